@@ -1,69 +1,368 @@
-// Package runner (types first; the pool follows).
+// Package runner runs one command on many hosts, a bounded number at a time.
+//
+//	iter.Seq[Host] ──► errgroup, at most Fanout ── Start ─► Session ── Wait ─► Result
+//	   pulled lazily              │ Stdout and Stderr of a host are writers that hand an event over
+//	                              ▼ and wait until it is dealt with
+//	                     one channel ──► one loop (the goroutine of Run) ──► Sink
+//
+// Every host that is pulled ends in exactly one [Result], whatever happens. A worker never fails the group with a host's
+// error: the error of [Runner.Run] is one of the run itself (a sink failed, the run was stopped).
+//
+// A run is ended in one of two manners. Politely, by the end of Run's context, a host's Timeout or FailFast: no further host is
+// started, those running are asked to stop (Session.Signal) and are waited for until the Grace is over, then closed. At
+// once, by [Runner.Kill]: every session is closed. In both cases Run returns only when all of its goroutines are gone.
 package runner
 
 import (
+	"context"
+	"errors"
+	"iter"
+	"os"
+	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"multirsh/transport"
 )
 
-// Outcome is one word for how a host ended, the same everywhere: text, JSON, summary, retry, exit status.
-type Outcome string
-
-// The outcomes. Exactly one of them is given to each host.
+// Defaults of the zero Runner.
 const (
-	OK          Outcome = "ok"          // exit status 0
-	Exit        Outcome = "exit"        // another exit status
-	Signal      Outcome = "signal"      // ended by a signal
-	Timeout     Outcome = "timeout"     // a deadline of ours; the error's phase says which
-	Refused     Outcome = "refused"     // nobody listens on the port
-	Unreachable Outcome = "unreachable" // no route, no answer
-	DNS         Outcome = "dns"         // the name has no address
-	HostKey     Outcome = "hostkey"     // not the host we know
-	Auth        Outcome = "auth"        // not let in
-	Protocol    Outcome = "protocol"    // the host does not speak the protocol
-	NoPorts     Outcome = "noports"     // no reserved port could be had
-	Cancelled   Outcome = "cancelled"   // stopped by the user or a policy
-	Skipped     Outcome = "skipped"     // never tried, by a policy
-	Unknown     Outcome = "unknown"     // it ran, or may have run, and how it ended is not known
+	DefaultFanout = 64
+	DefaultGrace  = 2 * time.Second
 )
 
-// Result is how one host ended.
-type Result struct {
-	Seq     int // position of the host in the run, from 0
-	Host    transport.Host
-	Outcome Outcome
-	Status  transport.Status
-	Err     error // an *transport.OpError, nil for ok, exit and signal
-	Started time.Time
-	Ended   time.Time
+// Runner says how to run. Transport must be set; the zero values of the rest have the defaults named. One Run at a time.
+type Runner struct {
+	Transport transport.Transport
+	Fanout    int           // hosts at once; 0: DefaultFanout
+	Timeout   time.Duration // for each host, all phases together; 0: none
+	Grace     time.Duration // between the request to stop and closing the session; 0: DefaultGrace
+	FailFast  bool          // the first host that is not ok stops the run
+
+	live atomic.Pointer[run]
 }
 
-// Kind says what an Event is about.
-type Kind uint8
-
-// The kinds of events. For each host: Start, any number of Stdout and Stderr, and one Finish. A host that was never
-// started (cancelled, skipped) has a Finish alone.
-const (
-	Start Kind = iota
-	Stdout
-	Stderr
-	Finish
+// Why a run was stopped; wrapped in the Err of results and of Run.
+var (
+	ErrFailFast = errors.New("stopped because another host failed (--fail-fast)")
+	ErrKilled   = errors.New("killed")
 )
 
-// Event is something that happened in a run.
-type Event struct {
-	Kind   Kind
-	Time   time.Time
-	Seq    int
-	Host   transport.Host
-	Data   []byte  // of Stdout and Stderr; valid only during the call
-	Result *Result // of Finish
+// SinkError is Run's error when the sink failed: output can no longer be written, so nothing more is run.
+type SinkError struct{ Err error }
+
+func (e *SinkError) Error() string { return e.Err.Error() }
+func (e *SinkError) Unwrap() error { return e.Err }
+
+// Kill closes all sessions at once and starts no more. Run still waits for its goroutines and returns. Safe at any time.
+func (r *Runner) Kill() {
+	if run := r.live.Load(); run != nil {
+		run.abort(ErrKilled)
+	}
 }
 
-// Sink takes the events of a run. One goroutine calls it, so it needs no lock, and while it works every host waits:
-// that is the back-pressure. An error stops the run.
-type Sink interface {
-	Event(Event) error
-	Close() error // flushes; called once, after the last event
+// Inspect has f called on the goroutine that calls the sink, between two events, and waits for it: the way to look at a
+// sink's state during a run. It returns false, without calling f, when no run is going on.
+func (r *Runner) Inspect(f func()) bool {
+	run := r.live.Load()
+	if run == nil {
+		return false
+	}
+	done := make(chan struct{})
+	select {
+	case run.calls <- func() { f(); close(done) }:
+		<-done
+		return true
+	case <-run.over:
+		return false
+	}
+}
+
+// Summary counts how a run's hosts ended.
+type Summary struct {
+	Hosts      int
+	Outcomes   map[Outcome]int
+	Codes      map[int]int    // hosts by exit status, of those with outcome exit
+	Signals    map[string]int // hosts by signal's name, of those with outcome signal
+	Background int            // hosts on which the command left a child running
+	Started    time.Time
+	Ended      time.Time
+}
+
+func (s *Summary) add(r *Result) {
+	s.Hosts++
+	s.Outcomes[r.Outcome]++
+	switch r.Outcome {
+	case Exit:
+		s.Codes[r.Status.Code]++
+	case Signal:
+		s.Signals[r.Status.Signal]++
+	}
+	if r.Status.Background {
+		s.Background++
+	}
+}
+
+// run is the state of one Run.
+type run struct {
+	*Runner
+	sink    Sink
+	command func(transport.Host) *transport.Command
+	events  chan envelope
+	calls   chan func()
+	over    chan struct{} // closed when the loop has ended
+
+	soft context.Context // ends: stop politely
+	stop context.CancelCauseFunc
+	hard context.Context // ends: close everything
+	end  context.CancelCauseFunc
+
+	summary Summary
+	sinkErr error
+}
+
+// envelope is an event on its way to the loop; its sender waits for the answer, so Data needs no copy.
+type envelope struct {
+	Event
+	answer chan error
+}
+
+// Run runs the command on each of the hosts and returns when all have ended. Hosts are pulled as slots become free.
+// command gives the command for a host; its Stdout and Stderr are set by Run (events of the sink), its Stdin is kept.
+// The end of ctx stops the run politely; its cause is then Run's error. The sink is closed before Run returns.
+func (r *Runner) Run(ctx context.Context, hosts iter.Seq[transport.Host], command func(transport.Host) *transport.Command, sink Sink) (Summary, error) {
+	x := &run{
+		Runner: r, sink: sink, command: command,
+		events: make(chan envelope), calls: make(chan func()), over: make(chan struct{}),
+		summary: Summary{Outcomes: map[Outcome]int{}, Codes: map[int]int{}, Signals: map[string]int{}, Started: time.Now()},
+	}
+	x.hard, x.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	x.soft, x.stop = context.WithCancelCause(ctx)
+	defer x.end(nil)
+	defer x.stop(nil)
+	r.live.Store(x)
+	defer r.live.Store(nil)
+
+	go x.pull(hosts)
+	x.loop()
+	close(x.over)
+
+	if err := sink.Close(); err != nil && x.sinkErr == nil {
+		x.sinkErr = &SinkError{err}
+	}
+	x.summary.Ended = time.Now()
+	if x.sinkErr != nil {
+		return x.summary, x.sinkErr
+	}
+	if x.soft.Err() != nil {
+		return x.summary, context.Cause(x.soft)
+	}
+	return x.summary, nil
+}
+
+// abort ends the run at once.
+func (x *run) abort(cause error) {
+	x.stop(cause)
+	x.end(cause)
+}
+
+// pull hands the hosts to the workers and closes the events when the last has gone.
+func (x *run) pull(hosts iter.Seq[transport.Host]) {
+	defer close(x.events)
+	var group errgroup.Group
+	group.SetLimit(positive(x.Fanout, DefaultFanout))
+	seq := 0
+	for host := range hosts {
+		n := seq
+		seq++
+		if x.soft.Err() != nil { // asked before a slot is waited for: the rest need none
+			x.never(n, host)
+			continue
+		}
+		group.Go(func() error {
+			x.host(n, host)
+			return nil
+		})
+	}
+	group.Wait()
+}
+
+func positive[T ~int | ~int64](value, otherwise T) T {
+	if value > 0 {
+		return value
+	}
+	return otherwise
+}
+
+// loop deals with events until there can be no more. It outlives a failing sink, so that no worker waits for ever.
+func (x *run) loop() {
+	for {
+		select {
+		case env, open := <-x.events:
+			if !open {
+				return
+			}
+			env.answer <- x.handle(env.Event)
+		case f := <-x.calls:
+			f()
+		}
+	}
+}
+
+func (x *run) handle(ev Event) error {
+	if ev.Kind == Finish {
+		x.summary.add(ev.Result)
+		if x.FailFast && ev.Result.Outcome != OK {
+			x.stop(ErrFailFast)
+		}
+	}
+	if x.sinkErr == nil {
+		if err := x.sink.Event(ev); err != nil {
+			x.sinkErr = &SinkError{err}
+			x.abort(x.sinkErr)
+		}
+	}
+	return x.sinkErr
+}
+
+// task is one host on its way. Its answer channel serves start and finish; the two streams, which may write at the same
+// time, have one each.
+type task struct {
+	*run
+	seq    int
+	host   transport.Host
+	answer chan error
+}
+
+func (t *task) send(kind Kind, data []byte, result *Result, answer chan error) error {
+	t.events <- envelope{Event{Kind: kind, Time: time.Now(), Seq: t.seq, Host: t.host, Data: data, Result: result}, answer}
+	return <-answer
+}
+
+// stream is a host's Stdout or Stderr.
+type stream struct {
+	*task
+	kind   Kind
+	answer chan error
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := s.send(s.kind, p, nil, s.answer); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// never gives a host that was not started its result.
+func (x *run) never(seq int, host transport.Host) {
+	now := time.Now()
+	cause := context.Cause(x.soft)
+	outcome := Cancelled
+	if errors.Is(cause, ErrFailFast) {
+		outcome = Skipped
+	}
+	t := &task{run: x, seq: seq, host: host, answer: make(chan error)}
+	t.send(Finish, nil, &Result{Seq: seq, Host: host, Outcome: outcome, Err: cause, Started: now, Ended: now}, t.answer)
+}
+
+// host runs the command on one host, from slot to result.
+func (x *run) host(seq int, host transport.Host) {
+	if x.soft.Err() != nil { // while we waited for the slot
+		x.never(seq, host)
+		return
+	}
+	t := &task{run: x, seq: seq, host: host, answer: make(chan error)}
+	result := &Result{Seq: seq, Host: host, Started: time.Now()}
+	if t.send(Start, nil, nil, t.answer) == nil {
+		result.Status, result.Err = t.session()
+	} else {
+		result.Err = context.Cause(x.soft)
+	}
+	result.Ended = time.Now()
+	result.Outcome = classify(result.Status, result.Err)
+	t.send(Finish, nil, result, t.answer)
+}
+
+// session starts the command, waits for it, and stops it when the run or the host's time ends.
+func (t *task) session() (transport.Status, error) {
+	soft := t.soft
+	if t.Timeout > 0 {
+		var cancel context.CancelFunc
+		soft, cancel = context.WithTimeoutCause(soft, t.Timeout, &TimeoutError{t.Timeout})
+		defer cancel()
+	}
+	cmd := *t.command(t.host)
+	cmd.Stdout = &stream{t, Stdout, make(chan error)}
+	cmd.Stderr = &stream{t, Stderr, make(chan error)}
+
+	session, err := t.Transport.Start(soft, t.host, &cmd)
+	if err != nil {
+		return transport.Status{}, t.notStarted(soft, err)
+	}
+	hard, end := context.WithCancelCause(t.hard)
+	defer end(nil)
+	stop := stopper{session: session, grace: positive(t.Grace, DefaultGrace), end: end, done: make(chan struct{})}
+	cancel := context.AfterFunc(soft, stop.run)
+	status, err := session.Wait(hard)
+	if cancel() || !stop.over() {
+		return status, err // it ended by itself
+	}
+	// Where both channels are at their end nobody on the host holds them any more: that is the proof.
+	confirmed := err == nil || errors.Is(err, transport.ErrLost)
+	return status, t.opError(transport.PhaseRun, &StopError{Cause: context.Cause(soft), Confirmed: confirmed})
+}
+
+// notStarted is err, or the reason for which the start was given up.
+func (t *task) notStarted(soft context.Context, err error) error {
+	cause := context.Cause(soft)
+	if cause == nil || !(errors.Is(err, cause) || errors.Is(err, soft.Err())) {
+		return err
+	}
+	phase := transport.PhaseConnect
+	if op := (*transport.OpError)(nil); errors.As(err, &op) {
+		phase = op.Phase
+	}
+	return t.opError(phase, &StopError{Cause: cause, Confirmed: true})
+}
+
+func (t *task) opError(phase transport.Phase, err error) error {
+	return &transport.OpError{Phase: phase, Host: t.host.Name, Err: err}
+}
+
+// stopper asks a session to stop, and ends it when the grace is over.
+type stopper struct {
+	session transport.Session
+	grace   time.Duration
+	end     context.CancelCauseFunc
+	timer   *time.Timer // of the grace; nil: the session had already ended
+	done    chan struct{}
+}
+
+var errGrace = errors.New("the grace after the request to stop is over")
+
+func (s *stopper) run() {
+	defer close(s.done)
+	grace := s.grace
+	switch err := s.session.Signal(syscall.SIGTERM); {
+	case errors.Is(err, os.ErrProcessDone):
+		return
+	case err != nil:
+		grace = 0 // it cannot be asked
+	}
+	s.timer = time.AfterFunc(grace, func() { s.end(errGrace) })
+}
+
+// over waits for run, which has begun, and says whether it came before the session's own end.
+func (s *stopper) over() bool {
+	<-s.done
+	if s.timer == nil {
+		return false
+	}
+	s.timer.Stop()
+	return true
 }

@@ -68,7 +68,7 @@ type Session interface {
 
 	// Signal asks the host to stop the command: sig (os.Interrupt, syscall.SIGTERM, os.Kill) for its process group, SIGKILL
 	// a second later at the latest. The output until the end still comes and Wait returns when the host is done.
-	// It does not block for the host. errors.ErrUnsupported where the protocol cannot.
+	// It does not block for the host. os.ErrProcessDone when it has already ended, errors.ErrUnsupported where the protocol cannot.
 	Signal(sig os.Signal) error
 
 	// Close ends the session at once, without manners and whatever the host does. Wait then returns with ErrClosed.

@@ -1,0 +1,36 @@
+package runner
+
+import (
+	"time"
+
+	"multirsh/transport"
+)
+
+// Kind says what an Event is about.
+type Kind uint8
+
+// The kinds of events. For each host: Start, any number of Stdout and Stderr, and one Finish. A host that was never
+// started (cancelled, skipped) has a Finish alone.
+const (
+	Start Kind = iota
+	Stdout
+	Stderr
+	Finish
+)
+
+// Event is something that happened in a run.
+type Event struct {
+	Kind   Kind
+	Time   time.Time
+	Seq    int // position of the host in the run, from 0
+	Host   transport.Host
+	Data   []byte  // of Stdout and Stderr; valid only during the call
+	Result *Result // of Finish
+}
+
+// Sink takes the events of a run. One goroutine calls it, so it needs no lock, and while it works every host waits:
+// that is the back-pressure. An error stops the run.
+type Sink interface {
+	Event(Event) error
+	Close() error // flushes; called once, after the last event
+}

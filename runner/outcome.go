@@ -1,0 +1,134 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"multirsh/transport"
+)
+
+// Outcome is one word for how a host ended, the same everywhere: text, JSON, summary, retry, exit status.
+type Outcome string
+
+// The outcomes. Exactly one of them is given to each host.
+const (
+	OK          Outcome = "ok"          // exit status 0
+	Exit        Outcome = "exit"        // another exit status
+	Signal      Outcome = "signal"      // ended by a signal
+	Timeout     Outcome = "timeout"     // a deadline of ours; the error's phase says which
+	Refused     Outcome = "refused"     // nobody listens on the port
+	Unreachable Outcome = "unreachable" // no route, no answer
+	DNS         Outcome = "dns"         // the name has no address
+	HostKey     Outcome = "hostkey"     // not the host we know
+	Auth        Outcome = "auth"        // not let in
+	Protocol    Outcome = "protocol"    // the host does not speak the protocol
+	NoPorts     Outcome = "noports"     // no reserved port could be had
+	Cancelled   Outcome = "cancelled"   // stopped by the user or a policy
+	Skipped     Outcome = "skipped"     // never tried, by a policy
+	Unknown     Outcome = "unknown"     // it ran, or may have run, and how it ended is not known
+)
+
+// Result is how one host ended.
+type Result struct {
+	Seq     int // position of the host in the run, from 0
+	Host    transport.Host
+	Outcome Outcome
+	Status  transport.Status
+	Err     error // nil for ok, exit and signal; an *transport.OpError for a host that was tried
+	Started time.Time
+	Ended   time.Time
+}
+
+// Phase is the stage in which the host failed, "" where there was no error or no attempt.
+func (r *Result) Phase() transport.Phase {
+	if op := (*transport.OpError)(nil); errors.As(r.Err, &op) {
+		return op.Phase
+	}
+	return ""
+}
+
+// TimeoutError is the cause when a host has used up its Timeout.
+type TimeoutError struct{ After time.Duration }
+
+func (e *TimeoutError) Error() string { return fmt.Sprintf("not done within %v (--timeout)", e.After) }
+
+// Is makes a TimeoutError a deadline like any other.
+func (e *TimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// StopError is the error of a host that we have stopped.
+type StopError struct {
+	Cause     error // a *TimeoutError, ErrFailFast, ErrKilled or the cause of Run's context
+	Confirmed bool  // the command is known to have ended there; without it, it may still be running
+}
+
+func (e *StopError) Error() string {
+	if e.Confirmed {
+		return e.Cause.Error()
+	}
+	return e.Cause.Error() + "; the host did not confirm the end, so the command may still be running there"
+}
+
+func (e *StopError) Unwrap() error { return e.Cause }
+
+// classify puts a word to how a host ended.
+func classify(status transport.Status, err error) Outcome {
+	if err == nil {
+		switch {
+		case !status.Known:
+			return Unknown
+		case status.Signal != "":
+			return Signal
+		case status.Code != 0:
+			return Exit
+		}
+		return OK
+	}
+	for _, known := range []struct {
+		err     error
+		outcome Outcome
+	}{
+		{context.DeadlineExceeded, Timeout},
+		{os.ErrDeadlineExceeded, Timeout},
+		{transport.ErrHostKey, HostKey},
+		{transport.ErrAuth, Auth},
+		{transport.ErrNoPorts, NoPorts},
+		{transport.ErrPorts, NoPorts},
+		{transport.ErrProtocol, Protocol},
+		{transport.ErrLost, Unknown},
+		{transport.ErrClosed, Cancelled},
+		{syscall.ECONNREFUSED, Refused},
+		{syscall.EHOSTUNREACH, Unreachable},
+		{syscall.ENETUNREACH, Unreachable},
+		{syscall.ETIMEDOUT, Unreachable},
+	} {
+		if errors.Is(err, known.err) {
+			return known.outcome
+		}
+	}
+	if stop := (*StopError)(nil); errors.As(err, &stop) {
+		return Cancelled
+	}
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
+		return DNS
+	}
+	op := (*transport.OpError)(nil)
+	if !errors.As(err, &op) {
+		return Cancelled
+	}
+	switch op.Phase {
+	case transport.PhaseResolve:
+		return DNS
+	case transport.PhasePort, transport.PhaseConnect:
+		return Unreachable
+	case transport.PhaseHandshake:
+		return Protocol
+	case transport.PhaseAuth:
+		return Auth
+	}
+	return Unknown
+}
