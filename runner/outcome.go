@@ -3,7 +3,6 @@ package runner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -52,17 +51,9 @@ func (r *Result) Phase() transport.Phase {
 	return ""
 }
 
-// TimeoutError is the cause when a host has used up its Timeout.
-type TimeoutError struct{ After time.Duration }
-
-func (e *TimeoutError) Error() string { return fmt.Sprintf("not done within %v (--timeout)", e.After) }
-
-// Is makes a TimeoutError a deadline like any other.
-func (e *TimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
-
 // StopError is the error of a host that we have stopped.
 type StopError struct {
-	Cause     error // a *TimeoutError, ErrFailFast, ErrKilled or the cause of Run's context
+	Cause     error // a *transport.TimeoutError, ErrFailFast, ErrKilled or the cause of Run's context
 	Confirmed bool  // the command is known to have ended there; without it, it may still be running
 }
 

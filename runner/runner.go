@@ -288,12 +288,15 @@ func (x *run) host(seq int, host transport.Host) {
 	t.send(Finish, nil, result, t.answer)
 }
 
+// limit names the options in a timeout's message: in other tools -t is the connect timeout alone.
+const limit = "--timeout, for all of it; --connect-timeout is for the connection alone"
+
 // session starts the command, waits for it, and stops it when the run or the host's time ends.
 func (t *task) session() (transport.Status, error) {
 	soft := t.soft
 	if t.Timeout > 0 {
 		var cancel context.CancelFunc
-		soft, cancel = context.WithTimeoutCause(soft, t.Timeout, &TimeoutError{t.Timeout})
+		soft, cancel = context.WithTimeoutCause(soft, t.Timeout, &transport.TimeoutError{After: t.Timeout, Limit: limit})
 		defer cancel()
 	}
 	cmd := *t.command(t.host)
@@ -309,7 +312,7 @@ func (t *task) session() (transport.Status, error) {
 	stop := stopper{session: session, grace: positive(t.Grace, DefaultGrace), end: end, done: make(chan struct{})}
 	cancel := context.AfterFunc(soft, stop.run)
 	status, err := session.Wait(hard)
-	if cancel() || !stop.over() {
+	if cancel() || !stop.over() && hard.Err() == nil {
 		return status, err // it ended by itself
 	}
 	// Where both channels are at their end nobody on the host holds them any more: that is the proof.

@@ -395,7 +395,7 @@ func TestClassify(t *testing.T) {
 		{op(transport.PhaseRun, syscall.ECONNRESET), Unknown},
 		{op(transport.PhaseRun, transport.ErrProtocol), Protocol},
 		{op(transport.PhaseRun, &StopError{Cause: errors.New("interrupted")}), Cancelled},
-		{op(transport.PhaseRun, &StopError{Cause: &TimeoutError{time.Second}}), Timeout},
+		{op(transport.PhaseRun, &StopError{Cause: &transport.TimeoutError{After: time.Second}}), Timeout},
 		{errors.New("interrupted"), Cancelled},
 	} {
 		if got := classify(transport.Status{}, test.err); got != test.want {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 )
 
 // Host is one target and how to reach it.
@@ -122,6 +123,19 @@ var (
 	ErrClosed   = errors.New("session closed")                   // by Close
 	ErrLost     = errors.New("connection lost")                  // after the start, before the exit status: the outcome is unknown
 )
+
+// TimeoutError is the failure to be done in time; it is a context.DeadlineExceeded to errors.Is.
+type TimeoutError struct {
+	After time.Duration
+	Limit string // what set the limit, for the user, as "--connect-timeout"
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("not done within %v (%s)", e.After, e.Limit)
+}
+
+// Is makes it a deadline like any other.
+func (e *TimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // Mux chooses the transport by host: Named[host.Transport], or Default for a host that names none.
 type Mux struct {
