@@ -1,0 +1,299 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const bridgeName = "br0"
+
+// running are the hosts of all rigs of this process, by number.
+var running fleet
+
+type fleet struct {
+	mu    sync.Mutex
+	hosts [255]*Host // none has the number 0
+}
+
+// take gives hosts the lowest free numbers.
+func (f *fleet) take(hosts []*Host) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 1
+	for i, h := range hosts {
+		for n < len(f.hosts) && f.hosts[n] != nil {
+			n++
+		}
+		if n == len(f.hosts) {
+			for _, h := range hosts[:i] {
+				f.hosts[h.N] = nil
+			}
+			return errors.New("rig: more than 254 hosts")
+		}
+		h.N, h.Name = n, fmt.Sprintf("h%d", n)
+		f.hosts[n] = h
+	}
+	return nil
+}
+
+func (f *fleet) give(hosts []*Host) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, h := range hosts {
+		f.hosts[h.N] = nil
+	}
+}
+
+// writeHosts writes the control side's /etc/hosts.
+func (f *fleet) writeHosts() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*Host
+	for _, h := range f.hosts {
+		if h != nil {
+			all = append(all, h)
+		}
+	}
+	return os.WriteFile("/etc/hosts", []byte(hostsFile(all, true, true)), 0o644)
+}
+
+func start(cfg Config) (r *Rig, err error) {
+	if unavailable != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, unavailable)
+	}
+	r = &Rig{Hosts: make([]*Host, cfg.Hosts)}
+	packages := make(map[Daemon]string)
+	for i := range r.Hosts {
+		h := &Host{Daemon: cfg.Daemon, names: cfg.Names}
+		if cfg.Daemon == Both {
+			h.Daemon = []Daemon{Redone, Netkit}[i%2]
+		}
+		if packages[h.Daemon] == "" {
+			if packages[h.Daemon], err = fetch(h.Daemon); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+		}
+		r.Hosts[i] = h
+	}
+	if err := running.take(r.Hosts); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	l, err := openLinks()
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+
+	names := hostsFile(r.Hosts, !cfg.Nameless, false)
+	shells := Shells()
+	control := make([]*os.File, len(r.Hosts))
+	for i, h := range r.Hosts {
+		if control[i], err = h.launch(l); err != nil {
+			return nil, fmt.Errorf("rig: %s: %w", h.Name, err)
+		}
+		defer control[i].Close()
+		if err := json.NewEncoder(control[i]).Encode(h.spec(cfg, packages[h.Daemon], names, shells)); err != nil {
+			return nil, fmt.Errorf("rig: %s: %w", h.Name, err)
+		}
+	}
+	for i, h := range r.Hosts {
+		var answer struct{ Error string }
+		err := json.NewDecoder(control[i]).Decode(&answer)
+		if err == nil && answer.Error != "" {
+			err = errors.New(answer.Error)
+		} else if err == io.EOF {
+			err = errors.New("it died before it was ready")
+		}
+		if err == nil {
+			err = h.reach(l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("rig: %s: %w", h.Name, err)
+		}
+	}
+	if err := running.writeHosts(); err != nil {
+		return nil, err
+	}
+	return r, waitForNames(r.Hosts[len(r.Hosts)-1])
+}
+
+// waitForNames waits until this process sees the hosts' names: package net looks at /etc/hosts again after five seconds only,
+// if it has looked before.
+func waitForNames(h *Host) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", h.NameOf(h.names))
+		if err == nil && len(addrs) > 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("rig: the name %s does not resolve: %w", h.NameOf(h.names), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// launch starts the host's process, gives it its cable, and returns the stream on which it waits for its hostSpec.
+func (h *Host) launch(l *links) (*os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), h.Name), os.NewFile(uintptr(pair[1]), h.Name)
+	defer theirs.Close()
+	h.cmd = again(context.Background(), roleHost)
+	h.cmd.Stdin, h.cmd.Stderr = theirs, os.Stderr
+	h.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		Setsid:     true, // what a terminal sends to the test is not for the hosts
+	}
+	if err := h.cmd.Start(); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	h.PID = h.cmd.Process.Pid
+	// Always the same address for the same number: the control side may remember one from an earlier rig.
+	mac := net.HardwareAddr{0x02, 0, 10, 76, 1, byte(h.N)}
+	if err := l.cable(h.cable(), bridgeName, h.PID, mac); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("its cable: %w", err)
+	}
+	return ours, nil
+}
+
+// cable is the name of the control side's end of the host's cable.
+func (h *Host) cable() string { return fmt.Sprintf("v%d", h.N) }
+
+func (h *Host) spec(cfg Config, dir, names string, shells []Shell) hostSpec {
+	rshd := filepath.Join(dir, "usr/sbin/in.rshd")
+	spec := hostSpec{
+		Name:       h.Name,
+		Addrs:      []netip.Prefix{netip.PrefixFrom(h.Addr(0), 16)},
+		Own:        []netip.Prefix{h.own4()},
+		HostsFile:  names,
+		HostsEquiv: cfg.HostsEquiv,
+		PAMDir:     filepath.Join(dir, "etc/pam.d"),
+		Programs:   []string{rshd},
+		Shells:     shells,
+		Services:   []service{{Port: 514, Argv: append([]string{programPath(rshd)}, cfg.Args...)}},
+	}
+	if hasIPv6() {
+		spec.Addrs = append(spec.Addrs, netip.PrefixFrom(h.Addr6(0), 64))
+		spec.Own = append(spec.Own, h.own6())
+	}
+	return spec
+}
+
+// reach makes the routes to the host's further addresses, forget takes them and the cable away.
+func (h *Host) reach(l *links) error {
+	for _, r := range h.routes() {
+		if err := l.route(r.to, r.via); err != nil {
+			return fmt.Errorf("route to %v: %w", r.to, err)
+		}
+		h.routed++
+	}
+	return nil
+}
+
+func (h *Host) forget(l *links) error {
+	err := l.remove(h.cable())
+	for _, r := range h.routes()[:h.routed] {
+		err = errors.Join(err, l.unroute(r.to, r.via))
+	}
+	return err
+}
+
+type route struct {
+	to  netip.Prefix
+	via netip.Addr
+}
+
+func (h *Host) routes() []route {
+	all := []route{{h.own4(), h.Addr(0)}}
+	if hasIPv6() {
+		all = append(all, route{h.own6(), h.Addr6(0)})
+	}
+	return all
+}
+
+func (h *Host) own4() netip.Prefix { return netip.PrefixFrom(h.Addr(1), 24).Masked() }
+func (h *Host) own6() netip.Prefix { return netip.PrefixFrom(h.Addr6(1), 64).Masked() }
+
+func (r *Rig) close() error {
+	l, err := openLinks()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	for _, h := range r.Hosts {
+		if h.PID != 0 {
+			h.cmd.Process.Kill()
+		}
+	}
+	for _, h := range r.Hosts {
+		if h.PID != 0 {
+			h.cmd.Wait() // for every process of the host: the kernel does not let the first one go before the others
+			err = errors.Join(err, h.forget(l))
+		}
+	}
+	running.give(r.Hosts)
+	return errors.Join(err, running.writeHosts())
+}
+
+// SetLink plugs the host's network cable (up) or pulls it: the host vanishes, without a word to anybody.
+func (h *Host) SetLink(up bool) error {
+	l, err := openLinks()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return l.set(h.cable(), up)
+}
+
+// Kill sends a signal to the host's processes with that program name and says how many there were.
+func (h *Host) Kill(name string, sig syscall.Signal) (int, error) {
+	all, err := h.Processes(name)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, p := range all {
+		// The process's directory names it as a pidfd does, and it cannot come to name another process.
+		dir, err := unix.Open(fmt.Sprint(h.procDir(), p.PID), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // it has ended
+		}
+		err = unix.PidfdSendSignal(dir, sig, nil, 0)
+		unix.Close(dir)
+		switch err {
+		case nil:
+			n++
+		case unix.ESRCH:
+		default:
+			return n, fmt.Errorf("signal process %d of %s: %w", p.PID, h.Name, err)
+		}
+	}
+	return n, nil
+}

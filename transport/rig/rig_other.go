@@ -1,0 +1,29 @@
+//go:build !linux
+
+package rig
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"syscall"
+)
+
+var errNotLinux = fmt.Errorf("%w: it needs Linux", ErrUnavailable)
+
+func enter()                       {}
+func start(Config) (*Rig, error)   { return nil, errNotLinux }
+func (r *Rig) close() error        { return nil }
+func fetch(Daemon) (string, error) { return "", errNotLinux }
+
+func join(ctx context.Context, _ int, name string, arg ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, arg...)
+	cmd.Err = errNotLinux
+	return cmd
+}
+
+// SetLink plugs the host's network cable (up) or pulls it: the host vanishes, without a word to anybody.
+func (h *Host) SetLink(up bool) error { return errNotLinux }
+
+// Kill sends a signal to the host's processes with that program name and says how many there were.
+func (h *Host) Kill(name string, sig syscall.Signal) (int, error) { return 0, errNotLinux }
