@@ -20,7 +20,7 @@ import (
 const (
 	roleKeeper  = "rig-keeper"  // ARGV…
 	roleControl = "rig-control" // ARGV…
-	roleHost    = "rig-host"    //
+	roleHost    = "rig-host"    // NAME, for ps(1)
 	roleJoin    = "rig-join"    // PID COMMAND…
 )
 
@@ -208,9 +208,14 @@ func writeFiles(files []file) error {
 	return nil
 }
 
+const (
+	nsswitch      = "/etc/nsswitch.conf"
+	nsswitchFiles = "passwd: files\ngroup: files\nshadow: files\n"
+)
+
 // resolverFiles make names come from /etc/hosts alone.
 var resolverFiles = []file{
-	{path: "/etc/nsswitch.conf", text: "passwd: files\ngroup: files\nshadow: files\nhosts: files\n", mode: 0o644},
+	{path: nsswitch, text: nsswitchFiles + "hosts: files\n", mode: 0o644},
 	{path: "/etc/resolv.conf", mode: 0o644},
 	{path: "/etc/host.conf", text: "multi on\n", mode: 0o644},
 }
@@ -226,7 +231,7 @@ func controlNamespace() error {
 	if err := writeFiles(resolverFiles); err != nil {
 		return err
 	}
-	if err := running.writeHosts(); err != nil {
+	if err := running.init(); err != nil {
 		return err
 	}
 	if err := quickIPv6(); err != nil {
@@ -243,7 +248,7 @@ func controlNamespace() error {
 	if err := l.address(bridgeName, netip.PrefixFrom(ControlAddr, 16)); err != nil {
 		return err
 	}
-	if hasIPv6() {
+	if HasIPv6() {
 		return l.address(bridgeName, netip.PrefixFrom(ControlAddr6, 64))
 	}
 	return nil
@@ -269,7 +274,7 @@ func joinMain(args []string) int {
 func joinRun(pid string, argv []string) (int, error) {
 	runtime.LockOSThread() // what follows is for this thread and what it starts
 	var namespaces []int
-	for _, which := range []string{"net", "pid", "mnt"} { // mnt last: it has another /proc
+	for _, which := range []string{"net", "uts", "ipc", "pid", "mnt"} { // mnt last: it has another /proc
 		fd, err := unix.Open("/proc/"+pid+"/ns/"+which, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return 0, err

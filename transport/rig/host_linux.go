@@ -22,6 +22,7 @@ type hostSpec struct {
 	Addrs      []netip.Prefix // of eth0
 	Own        []netip.Prefix // every address of these is the host's as well
 	HostsFile  string
+	NameServer bool // names that are not in HostsFile are asked of a name server, which does not answer
 	HostsEquiv string
 	PAMDir     string // with the pam.d files of the daemon's package
 	Programs   []string
@@ -122,6 +123,10 @@ func hostFiles(spec *hostSpec) ([]file, error) {
 		{path: "/etc/hostname", text: spec.Name + "\n", mode: 0o644},
 		{path: "/etc/hosts", text: spec.HostsFile, mode: 0o644},
 	}, resolverFiles...)
+	if spec.NameServer {
+		// An empty resolv.conf means port 53 of this host, resolv.conf(5), and nobody listens there.
+		files = append(files, file{path: nsswitch, text: nsswitchFiles + "hosts: files dns\n", mode: 0o644})
+	}
 	if spec.HostsEquiv != "" {
 		files = append(files, file{path: "/etc/hosts.equiv", text: spec.HostsEquiv, mode: 0o644})
 	}
@@ -242,7 +247,7 @@ type listener struct {
 // listen opens the services' sockets: one for IPv4 and one for IPv6 each, as inetd does with tcp4 and tcp6.
 func listen(services []service) ([]listener, error) {
 	addrs := func(port uint16) []unix.Sockaddr {
-		if !hasIPv6() {
+		if !HasIPv6() {
 			return []unix.Sockaddr{&unix.SockaddrInet4{Port: int(port)}}
 		}
 		return []unix.Sockaddr{&unix.SockaddrInet4{Port: int(port)}, &unix.SockaddrInet6{Port: int(port)}}

@@ -179,9 +179,3 @@ func quickIPv6() error {
 	}
 	return nil
 }
-
-// hasIPv6 says whether this kernel has IPv6.
-func hasIPv6() bool {
-	_, err := os.Stat("/proc/net/if_inet6")
-	return err == nil
-}

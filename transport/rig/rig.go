@@ -24,10 +24,11 @@
 //
 // # By hand
 //
-// A rig to play with, two hosts, until the time is up or Ctrl-C; the process ids it prints lead inside:
+// A rig to play with, one host with each daemon, until the time is up or Ctrl-C, and two ways inside:
 //
 //	RIG_HOLD=10m go test ./transport/rig -run TestHold -v -timeout 0
-//	nsenter -t CONTROL-PID -n -m pdsh -R rsh -l tester-bash -w h1,h2 hostname
+//	nsenter -n -m -p -t $(pgrep -f ^rig-control) pdsh -R rsh -l tester-bash -w h1,h2 hostname
+//	nsenter -n -m -p -u -t $(pgrep -f '^rig-host h1$') bash
 //
 // # Adding something to hosts
 //
@@ -43,7 +44,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
+	"sync"
 	"testing"
 )
 
@@ -55,9 +56,9 @@ type Daemon string
 
 // The daemons. Both have their own pam.d/rsh, which the hosts use as it comes.
 //
-// Flags (Config.Args). Netkit, from its rshd(8): -a looks up the addresses of the client's name and insists that they match,
-// -n turns TCP keepalive off; further ones that were only in older versions (-h, -l, -L) are as the binary treats them.
-// Redone takes none.
+// Flags (Config.Args). Netkit: -a looks up the addresses of the client's name and insists on a match, -n turns TCP keepalive
+// off (both from its rshd(8)), -l ignores .rhosts files but not hosts.equiv, -h lets .rhosts files count for root too, -L sends
+// each command to syslog (those three as tried). Redone takes none, and answers one with its usage.
 const (
 	Redone Daemon = "rsh-redone-server"
 	Netkit Daemon = "rsh-server"
@@ -72,9 +73,12 @@ type Config struct {
 	Names      int      // so many of each host's addresses 10.77.N.J have a name (hN-J) on the control side; 0: 20, at most 254
 	HostsEquiv string   // contents of the hosts' /etc/hosts.equiv; empty: there is none
 
-	// Nameless leaves the control side's addresses out of the hosts' /etc/hosts, so that in.rshd cannot find its client's name.
+	// Nameless hosts cannot find out the name of the control side: it is not in their /etc/hosts, and their name server does
+	// not answer. in.rshd turns such a client away. (When a name server says that there is no name, it lets it in.)
 	Nameless bool
 }
+
+const defaultNames = 20
 
 // Rig is a number of running hosts.
 type Rig struct {
@@ -88,7 +92,6 @@ type Host struct {
 	Daemon Daemon
 	PID    int // of its first process, as the control side sees it
 
-	names  int       // so many of its addresses have a name on the control side
 	routed int       // so many of its routes have been made
 	cmd    *exec.Cmd // process PID; nil: not started
 }
@@ -132,7 +135,7 @@ func Start(cfg Config) (*Rig, error) {
 		cfg.Daemon = Redone
 	}
 	if cfg.Names == 0 {
-		cfg.Names = 20
+		cfg.Names = defaultNames
 	}
 	if cfg.Names > 254 {
 		return nil, fmt.Errorf("rig: %d names for each host: at most 254", cfg.Names)
@@ -140,7 +143,7 @@ func Start(cfg Config) (*Rig, error) {
 	return start(cfg)
 }
 
-// Close ends every process of the hosts and takes their links away.
+// Close ends every process of the hosts and takes their links away. It may be called again.
 func (r *Rig) Close() error { return r.close() }
 
 // Addr is the host's address 10.77.N.j for j of 1 to 254, and for 0 that of its network card, 10.76.1.N, from which it
@@ -158,6 +161,12 @@ func (h *Host) Addr6(j int) netip.Addr {
 		return netip.MustParseAddr(fmt.Sprintf("fd76::1:%d", h.N))
 	}
 	return netip.MustParseAddr(fmt.Sprintf("fd77:%d::%d", h.N, j))
+}
+
+// HasIPv6 says whether this kernel, and so a host, has IPv6.
+func HasIPv6() bool {
+	_, err := os.Stat("/proc/net/if_inet6")
+	return err == nil
 }
 
 // NameOf is the name of Addr(j): "hN-j", and for 0 "hN". The name "hN-v6" has Addr6(0), and "hN-dual" has both addresses.
@@ -231,22 +240,35 @@ func ShellUser(t testing.TB, shell string) string {
 	return ""
 }
 
+// Shared is New for a rig that all tests of the program with this Config have in common: started for the first of them, it runs
+// until the program ends.
+func Shared(t testing.TB, cfg Config) *Rig {
+	t.Helper()
+	start, _ := shared.LoadOrStore(fmt.Sprintf("%#v", cfg), sync.OnceValues(func() (*Rig, error) { return Start(cfg) }))
+	r, err := start.(func() (*Rig, error))()
+	if errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var shared sync.Map // of a Config's text, to the function that starts the rig or returns it
+
 // Fetch gets the daemon's package, if it is not in the cache yet, and returns the directory that it is unpacked in. Start
 // does this by itself; by hand it saves a first run without network.
 func Fetch(d Daemon) (dir string, err error) { return fetch(d) }
 
-// hostsFile is an /etc/hosts that names hosts, and the control side. Many names make a slow file: every lookup reads all of it.
-func hostsFile(hosts []*Host, control, addrs bool) string {
-	var b strings.Builder
-	b.WriteString("127.0.0.1 localhost\n::1 localhost ip6-localhost\n")
-	if control {
-		fmt.Fprintf(&b, "%v ctl\n%v ctl\n", ControlAddr, ControlAddr6)
-	}
-	for _, h := range hosts {
-		fmt.Fprintf(&b, "%v %s %s-dual\n%v %s-v6 %s-dual\n", h.Addr(0), h.Name, h.Name, h.Addr6(0), h.Name, h.Name)
-		for j := 1; addrs && j <= h.names; j++ {
-			fmt.Fprintf(&b, "%v %s\n", h.Addr(j), h.NameOf(j))
-		}
-	}
-	return b.String()
+// What is in the hosts files, hosts(5). They are kept short: every lookup reads all of one.
+var (
+	localNames   = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
+	controlNames = fmt.Sprintf("%v ctl\n%v ctl\n", ControlAddr, ControlAddr6)
+)
+
+func (h *Host) names() string {
+	return fmt.Sprintf("%v %s %s-dual\n%v %s-v6 %s-dual\n", h.Addr(0), h.Name, h.Name, h.Addr6(0), h.Name, h.Name)
 }
+
+func hostName(n int) string { return fmt.Sprintf("h%d", n) }

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,54 +21,94 @@ import (
 
 const bridgeName = "br0"
 
-// running are the hosts of all rigs of this process, by number.
+// running are the hosts of all rigs of this process.
 var running fleet
 
 type fleet struct {
 	mu    sync.Mutex
-	hosts [255]*Host // none has the number 0
+	hosts [255]*Host // by number; none has the number 0
+	names [255]int   // so many of a number's addresses have names; -1: not even the host has one
 }
 
 // take gives hosts the lowest free numbers.
 func (f *fleet) take(hosts []*Host) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := 1
+	var free []int
+	for n := 1; n < len(f.hosts) && len(free) < len(hosts); n++ {
+		if f.hosts[n] == nil {
+			free = append(free, n)
+		}
+	}
+	if len(free) < len(hosts) {
+		return fmt.Errorf("rig: %d hosts are too many: %d of 254 are left", len(hosts), len(free))
+	}
 	for i, h := range hosts {
-		for n < len(f.hosts) && f.hosts[n] != nil {
-			n++
-		}
-		if n == len(f.hosts) {
-			for _, h := range hosts[:i] {
-				f.hosts[h.N] = nil
-			}
-			return errors.New("rig: more than 254 hosts")
-		}
-		h.N, h.Name = n, fmt.Sprintf("h%d", n)
-		f.hosts[n] = h
+		h.N, h.Name = free[i], hostName(free[i])
+		f.hosts[h.N] = h
 	}
 	return nil
 }
 
+// give takes the numbers back.
 func (f *fleet) give(hosts []*Host) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, h := range hosts {
-		f.hosts[h.N] = nil
+		if f.hosts[h.N] == h {
+			f.hosts[h.N] = nil
+		}
 	}
 }
 
-// writeHosts writes the control side's /etc/hosts.
-func (f *fleet) writeHosts() error {
+// name sees to it that hosts and their first names addresses have names on the control side. A name once given stays:
+// package net looks at /etc/hosts again after five seconds only, so a file that does not change is a test that does not wait.
+func (f *fleet) name(hosts []*Host, names int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var all []*Host
-	for _, h := range f.hosts {
-		if h != nil {
-			all = append(all, h)
+	changed := false
+	for _, h := range hosts {
+		if f.names[h.N] < names {
+			f.names[h.N], changed = names, true
 		}
 	}
-	return os.WriteFile("/etc/hosts", []byte(hostsFile(all, true, true)), 0o644)
+	if !changed {
+		return nil
+	}
+	return f.writeHosts()
+}
+
+// writeHosts writes the control side's /etc/hosts; nobody ever reads half of it.
+func (f *fleet) writeHosts() error {
+	var b strings.Builder
+	b.WriteString(localNames + controlNames)
+	for n, names := range f.names {
+		if names < 0 {
+			continue
+		}
+		h := &Host{N: n, Name: hostName(n)}
+		b.WriteString(h.names())
+		for j := 1; j <= names; j++ {
+			fmt.Fprintf(&b, "%v %s\n", h.Addr(j), h.NameOf(j))
+		}
+	}
+	if err := os.WriteFile("/etc/hosts.new", []byte(b.String()), 0o644); err != nil {
+		return err
+	}
+	return os.Rename("/etc/hosts.new", "/etc/hosts")
+}
+
+// usual is how many hosts have names from the start, and defaultNames of their addresses.
+const usual = 32
+
+func (f *fleet) init() error {
+	for n := range f.names {
+		f.names[n] = -1
+		if 1 <= n && n <= usual {
+			f.names[n] = defaultNames
+		}
+	}
+	return f.writeHosts()
 }
 
 func start(cfg Config) (r *Rig, err error) {
@@ -76,7 +118,7 @@ func start(cfg Config) (r *Rig, err error) {
 	r = &Rig{Hosts: make([]*Host, cfg.Hosts)}
 	packages := make(map[Daemon]string)
 	for i := range r.Hosts {
-		h := &Host{Daemon: cfg.Daemon, names: cfg.Names}
+		h := &Host{Daemon: cfg.Daemon}
 		if cfg.Daemon == Both {
 			h.Daemon = []Daemon{Redone, Netkit}[i%2]
 		}
@@ -101,7 +143,13 @@ func start(cfg Config) (r *Rig, err error) {
 	}
 	defer l.Close()
 
-	names := hostsFile(r.Hosts, !cfg.Nameless, false)
+	names := localNames
+	if !cfg.Nameless {
+		names += controlNames
+	}
+	for _, h := range r.Hosts {
+		names += h.names()
+	}
 	shells := Shells()
 	control := make([]*os.File, len(r.Hosts))
 	for i, h := range r.Hosts {
@@ -128,27 +176,26 @@ func start(cfg Config) (r *Rig, err error) {
 			return nil, fmt.Errorf("rig: %s: %w", h.Name, err)
 		}
 	}
-	if err := running.writeHosts(); err != nil {
+	if err := running.name(r.Hosts, cfg.Names); err != nil {
 		return nil, err
 	}
-	return r, waitForNames(r.Hosts[len(r.Hosts)-1])
+	return r, waitForName(r.Hosts[len(r.Hosts)-1].NameOf(cfg.Names))
 }
 
-// waitForNames waits until this process sees the hosts' names: package net looks at /etc/hosts again after five seconds only,
-// if it has looked before.
-func waitForNames(h *Host) error {
+// waitForName waits until this process sees a name.
+func waitForName(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", h.NameOf(h.names))
-		if err == nil && len(addrs) > 0 {
+		_, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("rig: the name %s does not resolve: %w", h.NameOf(h.names), err)
+			return fmt.Errorf("rig: the name %s does not resolve: %w", name, err)
 		case <-tick.C:
 		}
 	}
@@ -162,18 +209,18 @@ func (h *Host) launch(l *links) (*os.File, error) {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), h.Name), os.NewFile(uintptr(pair[1]), h.Name)
 	defer theirs.Close()
-	h.cmd = again(context.Background(), roleHost)
-	h.cmd.Stdin, h.cmd.Stderr = theirs, os.Stderr
-	h.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{
+	cmd := again(context.Background(), roleHost, h.Name)
+	cmd.Stdin, cmd.Stderr = theirs, os.Stderr
+	cmd.Env = []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Setsid:     true, // what a terminal sends to the test is not for the hosts
 	}
-	if err := h.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		ours.Close()
 		return nil, err
 	}
-	h.PID = h.cmd.Process.Pid
+	h.cmd, h.PID = cmd, cmd.Process.Pid
 	// Always the same address for the same number: the control side may remember one from an earlier rig.
 	mac := net.HardwareAddr{0x02, 0, 10, 76, 1, byte(h.N)}
 	if err := l.cable(h.cable(), bridgeName, h.PID, mac); err != nil {
@@ -193,13 +240,14 @@ func (h *Host) spec(cfg Config, dir, names string, shells []Shell) hostSpec {
 		Addrs:      []netip.Prefix{netip.PrefixFrom(h.Addr(0), 16)},
 		Own:        []netip.Prefix{h.own4()},
 		HostsFile:  names,
+		NameServer: cfg.Nameless,
 		HostsEquiv: cfg.HostsEquiv,
 		PAMDir:     filepath.Join(dir, "etc/pam.d"),
 		Programs:   []string{rshd},
 		Shells:     shells,
 		Services:   []service{{Port: 514, Argv: append([]string{programPath(rshd)}, cfg.Args...)}},
 	}
-	if hasIPv6() {
+	if HasIPv6() {
 		spec.Addrs = append(spec.Addrs, netip.PrefixFrom(h.Addr6(0), 64))
 		spec.Own = append(spec.Own, h.own6())
 	}
@@ -232,7 +280,7 @@ type route struct {
 
 func (h *Host) routes() []route {
 	all := []route{{h.own4(), h.Addr(0)}}
-	if hasIPv6() {
+	if HasIPv6() {
 		all = append(all, route{h.own6(), h.Addr6(0)})
 	}
 	return all
@@ -247,19 +295,17 @@ func (r *Rig) close() error {
 		return err
 	}
 	defer l.Close()
-	for _, h := range r.Hosts {
-		if h.PID != 0 {
-			h.cmd.Process.Kill()
-		}
+	started := slices.DeleteFunc(slices.Clone(r.Hosts), func(h *Host) bool { return h.cmd == nil })
+	for _, h := range started {
+		h.cmd.Process.Kill()
 	}
-	for _, h := range r.Hosts {
-		if h.PID != 0 {
-			h.cmd.Wait() // for every process of the host: the kernel does not let the first one go before the others
-			err = errors.Join(err, h.forget(l))
-		}
+	for _, h := range started {
+		h.cmd.Wait() // for every process of the host: the kernel does not let the first one go before the others
+		h.cmd = nil
+		err = errors.Join(err, h.forget(l))
 	}
 	running.give(r.Hosts)
-	return errors.Join(err, running.writeHosts())
+	return err
 }
 
 // SetLink plugs the host's network cable (up) or pulls it: the host vanishes, without a word to anybody.

@@ -126,7 +126,7 @@ func TestShells(t *testing.T) {
 			t.Run(s.Name, func(t *testing.T) {
 				user := ShellUser(t, s.Name)
 				for _, addr := range []netip.Addr{h.Addr(0), h.Addr(7), h.Addr6(0), h.Addr6(7)} {
-					if addr.Is6() && !hasIPv6() {
+					if addr.Is6() && !HasIPv6() {
 						continue
 					}
 					got, err := rcmd(addr, user, "echo out; sh -c 'echo err >&2'; hostname; pwd", true)
