@@ -1,0 +1,408 @@
+//go:build unix
+
+package rshtest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const killSignal = unix.SIGKILL
+
+func (x *session) shell() string {
+	if x.srv.Shell != "" {
+		return x.srv.Shell
+	}
+	return "/bin/sh"
+}
+
+// command is SHELL -c COMMAND, in a session of its own as inetd(8) would have it.
+func (x *session) command() *exec.Cmd {
+	env := x.srv.Env
+	if env == nil {
+		env = append(os.Environ(), "SHELL="+x.shell(), "USER="+x.RemoteUser)
+	}
+	return &exec.Cmd{
+		Path:        x.shell(),
+		Args:        []string{filepath.Base(x.shell()), "-c", x.Command},
+		Dir:         x.srv.Dir,
+		Env:         env,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+}
+
+// start starts cmd, whose process group the server then kills at Close.
+func (x *session) start(cmd *exec.Cmd) (*group, error) {
+	g := newGroup(cmd.SysProcAttr)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	g.id = cmd.Process.Pid
+	x.srv.enterGroup(g)
+	return g, nil
+}
+
+// wait waits for cmd itself; what it has left running stays with the server.
+func (x *session) wait(cmd *exec.Cmd, g *group) int {
+	cmd.Wait() // its error is in the state
+	x.srv.leaveGroup(g)
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// exec runs the command on the sockets themselves.
+func (x *session) exec() error {
+	main, err := handOver(x.srv, &x.main)
+	if err != nil {
+		return err
+	}
+	files := []*os.File{main} // the command's, closed here once it has them
+	defer func() { closeAll(files) }()
+	cmd := x.command()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = main, main, main
+	var fromErr *os.File // netkit: where the command's standard error comes out
+	switch {
+	case x.stderr != nil && x.srv.Daemon == Netkit:
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		files = append(files, w)
+		defer r.Close()
+		if !x.srv.own(r) {
+			return net.ErrClosed
+		}
+		defer x.srv.disown(r)
+		fromErr, cmd.Stderr = r, w
+	case x.stderr != nil:
+		f, err := handOver(x.srv, &x.stderr)
+		if err != nil {
+			return err
+		}
+		files = append(files, f)
+		cmd.Stderr = f
+	case x.StderrPort != 0: // and yet no connection back was made
+		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		files = append(files, null)
+		cmd.Stderr = null
+	}
+
+	if x.b.kind == background {
+		child := exec.Command("sleep", strconv.FormatFloat(x.b.pause.Seconds(), 'f', -1, 64))
+		child.Stdout = main
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		g, err := x.start(child)
+		if err != nil {
+			return err
+		}
+		x.srv.wg.Go(func() { x.wait(child, g) })
+	}
+	g, err := x.start(cmd)
+	if err != nil {
+		fmt.Fprintln(cmd.Stderr, strings.TrimPrefix(err.Error(), "fork/exec "))
+		return err
+	}
+	closeAll(files)
+	files = nil
+	if fromErr != nil {
+		x.relayErr(fromErr, g)
+	}
+	x.Exit = x.wait(cmd, g)
+	return nil
+}
+
+// relayErr passes the command's standard error on and takes signals: a byte on the stderr channel is one for the process group.
+// It returns when every process has closed its standard error.
+func (x *session) relayErr(from io.Reader, g *group) {
+	var signals sync.WaitGroup
+	signals.Go(func() {
+		sig := make([]byte, 1)
+		for {
+			if _, err := x.stderr.Read(sig); err != nil {
+				return
+			}
+			x.Signals = append(x.Signals, sig[0])
+			g.kill(syscall.Signal(sig[0]))
+		}
+	})
+	io.Copy(x.stderr, from)
+	x.stderr.CloseWrite()
+	x.stderr.SetReadDeadline(time.Unix(1, 0))
+	signals.Wait()
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// handOver gives the server's hold on *c away, as a blocking file for a command. *c is closed and set to nil.
+func handOver(s *Server, c **net.TCPConn) (*os.File, error) {
+	conn := *c
+	f, err := conn.File()
+	if err != nil {
+		return nil, err
+	}
+	*c = nil
+	s.disown(conn)
+	if err := syscall.SetNonblock(int(f.Fd()), false); err != nil {
+		f.Close()
+		conn.Close()
+		return nil, err
+	}
+	return f, conn.Close()
+}
+
+// errActed ends a relay: it is time to stall, reset or close.
+var errActed = errors.New("the behaviour's phase is reached")
+
+// relay runs the command on socket pairs and passes its streams on, as x's behaviour has it.
+func (x *session) relay() error {
+	mainEnd, mainFile, err := x.socketPair()
+	if err != nil {
+		return err
+	}
+	defer x.drop(mainEnd)
+	files := []*os.File{mainFile}
+	defer func() { closeAll(files) }()
+	cmd := x.command()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = mainFile, mainFile, mainFile
+	var errEnd *net.UnixConn
+	if x.stderr != nil {
+		end, file, err := x.socketPair()
+		if err != nil {
+			return err
+		}
+		defer x.drop(end)
+		files = append(files, file)
+		errEnd, cmd.Stderr = end, file
+	}
+	g, err := x.start(cmd)
+	if err != nil {
+		return x.complain(err)
+	}
+	closeAll(files)
+	files = nil
+
+	var input, out sync.WaitGroup
+	input.Go(func() {
+		io.Copy(mainEnd, x.main)
+		mainEnd.CloseWrite()
+	})
+	stop := sync.OnceFunc(func() { // ends both channels' relays, blocked or not
+		g.kill(killSignal)
+		mainEnd.Close()
+		x.main.SetDeadline(time.Unix(1, 0))
+		if errEnd != nil {
+			errEnd.Close()
+			x.stderr.SetDeadline(time.Unix(1, 0))
+		}
+	})
+	errs := make([]error, 2)
+	pass := func(i int, from *net.UnixConn, to *net.TCPConn) {
+		out.Go(func() {
+			m := &meddler{x: x, to: to, stderr: i == 1}
+			if errs[i] = m.run(from); errs[i] != nil {
+				stop()
+			}
+		})
+	}
+	pass(0, mainEnd, x.main)
+	if errEnd != nil {
+		pass(1, errEnd, x.stderr)
+	}
+	out.Wait()
+	x.main.SetReadDeadline(time.Unix(1, 0))
+	input.Wait()
+	if errs[0] != nil || errs[1] != nil {
+		stop()
+	}
+	x.Exit = x.wait(cmd, g)
+	for _, c := range []*net.TCPConn{x.main, x.stderr} {
+		if c != nil {
+			c.SetDeadline(time.Time{})
+		}
+	}
+
+	switch {
+	case errors.Is(errs[0], errActed) || errors.Is(errs[1], errActed):
+		return x.misbehave(x.b.phase)
+	case errs[0] != nil || errs[1] != nil:
+		x.End = errors.Join(errs...)
+		x.abort()
+	case x.b.at(PhaseEnd):
+		return x.misbehave(PhaseEnd)
+	case x.b.kind == neverClose:
+		<-x.srv.ctx.Done()
+	}
+	return nil
+}
+
+// socketPair makes a server's end, which drop closes, and a command's.
+func (x *session) socketPair() (*net.UnixConn, *os.File, error) {
+	syscall.ForkLock.RLock()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	mine := os.NewFile(uintptr(fds[0]), "server")
+	defer mine.Close() // FileConn makes its own copy
+	theirs := os.NewFile(uintptr(fds[1]), "command")
+	c, err := net.FileConn(mine)
+	if err == nil && !x.srv.own(c) {
+		err = net.ErrClosed
+	}
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return c.(*net.UnixConn), theirs, nil
+}
+
+func (x *session) drop(c *net.UnixConn) {
+	c.Close()
+	x.srv.disown(c)
+}
+
+// meddler passes one channel of a command on.
+type meddler struct {
+	x      *session
+	to     io.Writer
+	stderr bool
+	wrapped,
+	hugeDone bool
+}
+
+func (m *meddler) run(from io.Reader) error {
+	// A command that ends with input unread resets its socket pair; all it has written has come before that.
+	if err := pieces(from, m.piece); err != nil && !(errors.Is(err, syscall.ECONNRESET) && isRead(err)) {
+		return err
+	}
+	// The end of a bare command's output stands for its trailer.
+	b := m.x.b
+	switch {
+	case m.wrapped || m.stderr:
+		return nil
+	case b.at(PhaseTrailer), b.at(PhaseOutput):
+		return errActed
+	}
+	return m.enlarge()
+}
+
+func isRead(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "read"
+}
+
+func (m *meddler) piece(kind piece, data []byte) error {
+	b := m.x.b
+	if b.at(PhaseOutput) && !m.stderr && kind != leader {
+		if _, err := m.to.Write(data[:len(data)/2]); err != nil {
+			return err
+		}
+		return errActed
+	}
+	switch kind {
+	case leader:
+		m.wrapped = true
+		if b.kind == leaderOn && !m.chosen(b.arg) {
+			return nil
+		}
+		if err := m.write(data); err != nil {
+			return err
+		}
+		if b.kind == falseTrailer {
+			return m.write(otherTrailer(data))
+		}
+		return m.enlarge()
+	case trailer:
+		switch {
+		case b.at(PhaseTrailer) && m.stderr:
+			return nil
+		case b.at(PhaseTrailer):
+			return errActed
+		case b.kind == trailerOn && !m.chosen(b.arg):
+			return nil
+		}
+	}
+	return m.write(data)
+}
+
+// chosen reports whether channel is this one.
+func (m *meddler) chosen(channel string) bool {
+	return m.stderr && channel == onStderr || !m.stderr && channel == onStdout
+}
+
+// otherTrailer is a trailer as it would follow another leader than this one.
+func otherTrailer(leader []byte) []byte {
+	t := append(make([]byte, 0, markMax), leader[0])
+	for _, c := range leader[1 : 1+nonceLen] {
+		t = append(t, "123456789abcdef0"[hexValue(c)])
+	}
+	return append(t, "-0\n"...)
+}
+
+func hexValue(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c - 'a' + 10
+}
+
+// enlarge writes the huge output.
+func (m *meddler) enlarge() error {
+	if m.x.b.kind != huge || m.stderr || m.hugeDone {
+		return nil
+	}
+	m.hugeDone = true
+	chunk := []byte(strings.Repeat(strings.Repeat("x", 63)+"\n", 512))
+	for n := m.x.b.n; n > 0; n -= int64(len(chunk)) {
+		if n < int64(len(chunk)) {
+			chunk = chunk[:n]
+		}
+		if _, err := m.to.Write(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *meddler) write(data []byte) error {
+	if m.x.b.kind != slow {
+		_, err := m.to.Write(data)
+		return err
+	}
+	for i := range data {
+		if !m.x.srv.pause(m.x.b.pause) {
+			return net.ErrClosed
+		}
+		if _, err := m.to.Write(data[i : i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
