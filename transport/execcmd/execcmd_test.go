@@ -125,8 +125,8 @@ func FuzzExpand(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line, name string) {
 		got, err := expand(line, transport.Host{Name: name, User: name})
 		if bad := Validate(line); bad != nil {
-			if err == nil || err.Error() != bad.Error() {
-				t.Fatalf("Validate says %v, expand %v", bad, err)
+			if err == nil {
+				t.Fatalf("Validate says %v, and expand took it", bad)
 			}
 			return
 		}

@@ -1,0 +1,188 @@
+// Package output is what a run looks like: sinks for the runner's events.
+//
+//	             ┌─► Lines ────► standard output   host: a line of the command's
+//	             │         └───► standard error    host: a line of its standard error
+//	runner ─► Tee┤                                 host: exit 3
+//	             ├─► Progress ── Status ─► standard error, when the user asks
+//	             └─► Summary ─── Close ──► standard error, at the end
+//
+// The runner calls its sink from one goroutine, so nothing here has a lock; methods that are not of [runner.Sink] are called
+// on that goroutine too (Runner.Inspect). Each event is dealt with when Event returns: what could be written has been, in one
+// Write for each event, so that nothing needs a flush and two writers on one terminal keep their order. The writers belong to
+// the caller, who closes them.
+//
+// How a host ended is said in the same words everywhere: "exit 3", "signal TERM", "timeout connect", else the outcome's word.
+package output
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"multirsh/runner"
+	"multirsh/transport"
+)
+
+// Tee passes each event to every sink, in order, and closes them in that order. A sink that has failed gets no more events, the
+// others do, so that a full disk does not cost the summary. The errors are joined.
+func Tee(sinks ...runner.Sink) runner.Sink {
+	return &tee{sinks: sinks, failed: make([]bool, len(sinks))}
+}
+
+type tee struct {
+	sinks  []runner.Sink
+	failed []bool
+}
+
+func (t *tee) Event(e runner.Event) error {
+	var errs []error
+	for i, s := range t.sinks {
+		if t.failed[i] {
+			continue
+		}
+		if err := s.Event(e); err != nil {
+			t.failed[i] = true
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *tee) Close() error {
+	var errs []error
+	for _, s := range t.sinks {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ending is how a host ended, as a key: hosts with the same one are told together.
+type ending struct {
+	outcome runner.Outcome
+	code    int    // of exit
+	detail  string // name of the signal, phase of the timeout
+}
+
+func endingOf(r *runner.Result) ending {
+	switch e := (ending{outcome: r.Outcome}); r.Outcome {
+	case runner.Exit:
+		e.code = r.Status.Code
+		return e
+	case runner.Signal:
+		e.detail = r.Status.Signal
+		return e
+	case runner.Timeout:
+		e.detail = string(r.Phase())
+		return e
+	default:
+		return e
+	}
+}
+
+func (e ending) String() string {
+	switch {
+	case e.outcome == runner.Exit:
+		return "exit " + strconv.Itoa(e.code)
+	case e.detail != "":
+		return string(e.outcome) + " " + e.detail
+	}
+	return string(e.outcome)
+}
+
+// order is that of the outcomes in a summary.
+var order = []runner.Outcome{
+	runner.OK, runner.Exit, runner.Signal, runner.Timeout, runner.Refused, runner.Unreachable, runner.DNS, runner.HostKey,
+	runner.Auth, runner.Protocol, runner.NoPorts, runner.Unknown, runner.Cancelled, runner.Skipped,
+}
+
+func compareEndings(a, b ending) int {
+	return cmp.Or(
+		cmp.Compare(slices.Index(order, a.outcome), slices.Index(order, b.outcome)),
+		cmp.Compare(a.code, b.code),
+		cmp.Compare(a.detail, b.detail),
+	)
+}
+
+// neverTried tells whether the run ended before it came to this host.
+func neverTried(r *runner.Result) bool {
+	return (r.Outcome == runner.Cancelled || r.Outcome == runner.Skipped) && r.Phase() == ""
+}
+
+// maxSentence is where a host's error is cut, in bytes: it may hold what the far side said instead of running the command.
+const maxSentence = 1000
+
+// sentence is a host's error without the host and the phase that it carries, on one line and harmless to a terminal.
+func sentence(err error) string {
+	if op, ok := err.(*transport.OpError); ok {
+		err = op.Err
+	}
+	words := strings.FieldsFunc(err.Error(), unicode.IsSpace)
+	s := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, strings.Join(words, " "))
+	if len(s) <= maxSentence {
+		return s
+	}
+	cut := maxSentence
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}
+
+// wrap breaks s behind commas into rows of at most width columns, all but the first indented. What does not fit in so many
+// rows is cut off. Without a width, which is to say on no terminal, s stays whole.
+func wrap(s string, width, rows int) string {
+	const indent = "  "
+	rest := []rune(s)
+	if width <= 0 || len(rest) <= width {
+		return s
+	}
+	width = max(width, 20)
+	var b strings.Builder
+	for row := 1; ; row++ {
+		room := width
+		if row > 1 {
+			b.WriteString("\n" + indent)
+			room -= len(indent)
+		}
+		if len(rest) <= room {
+			b.WriteString(string(rest))
+			return b.String()
+		}
+		if row == rows {
+			room-- // for the ellipsis
+		}
+		cut := room
+		for cut > room/2 && rest[cut-1] != ',' {
+			cut--
+		}
+		if rest[cut-1] != ',' {
+			cut = room // one long word
+		}
+		b.WriteString(strings.TrimRight(string(rest[:cut]), " "))
+		if row == rows {
+			b.WriteString("…")
+			return b.String()
+		}
+		rest = rest[cut:]
+		for len(rest) > 0 && rest[0] == ' ' {
+			rest = rest[1:]
+		}
+	}
+}
+
+// number is n and a noun, in the plural where it must be.
+func number(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.Itoa(n) + " " + noun
+}
