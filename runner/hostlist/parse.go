@@ -123,7 +123,6 @@ func (p *parser) item() (string, *pattern, error) {
 	var lits []string // lits[i] is the text before ranges[i]
 	var ranges [][]span
 	lit := p.pos
-	size := big.NewInt(1)
 	for !p.end() && p.peek() != ',' && p.peek() != '!' && !isBlank(p.peek()) {
 		if p.peek() != '[' {
 			if err := p.nameRune(); err != nil {
@@ -138,23 +137,42 @@ func (p *parser) item() (string, *pattern, error) {
 		}
 		ranges = append(ranges, spans)
 		lit = p.pos
+	}
+	if len(ranges) == 0 {
+		name := p.expr[start:p.pos]
+		if len(name) > maxName {
+			return "", nil, p.tooLong(start, len(name))
+		}
+		return name, nil, nil
+	}
+	if size := product(ranges); size.Cmp(big.NewInt(MaxHosts)) > 0 {
+		return "", nil, p.fail(start, "this names %s hosts, and at most %d are possible", size, MaxHosts)
+	}
+	pat := build(append(lits, p.expr[lit:p.pos]), ranges)
+	if len(pat.max) > maxName {
+		return "", nil, p.tooLong(start, len(pat.max))
+	}
+	if len(pat.sets) == 0 {
+		return pat.max, nil, nil
+	}
+	return "", pat, nil
+}
+
+func (p *parser) tooLong(off, n int) error {
+	return p.fail(off, "this name is %d bytes long, and host names have at most %d", n, maxName)
+}
+
+// product is how many names the ranges of an item make, which fits no machine word when a finger has slipped.
+func product(ranges [][]span) *big.Int {
+	size := big.NewInt(1)
+	for _, spans := range ranges {
 		n := new(big.Int)
 		for _, s := range spans {
 			n.Add(n, new(big.Int).SetUint64(s.count()))
 		}
 		size.Mul(size, n)
 	}
-	if size.Cmp(big.NewInt(MaxHosts)) > 0 {
-		return "", nil, p.fail(start, "this names %s hosts, and at most %d are possible", size, MaxHosts)
-	}
-	pat := build(append(lits, p.expr[lit:p.pos]), ranges)
-	if len(pat.max) > maxName {
-		return "", nil, p.fail(start, "this name is %d bytes long, and host names have at most %d", len(pat.max), maxName)
-	}
-	if len(pat.sets) == 0 {
-		return pat.max, nil, nil
-	}
-	return "", pat, nil
+	return size
 }
 
 // build makes a pattern of text and ranges in turn; a set of one number becomes text.
