@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Fold writes names, of which none is empty, as one short expression that Parse reads back as the same set: node[001-003,7]. The text depends on the set
-// alone, not on the order or the number of times the names come: items are sorted, and so are the numbers in brackets, by
-// value and then by width, as in foo[0,01,2,03]. Where several numbers vary, boxes are formed, as in r[1-3]n[1-4]; this is
-// done greedily, so the text is short but not always the shortest. IPv6 addresses are not folded.
+// Fold writes names, of which none is empty, as one short expression that Parse reads back as the same set: node[001-003,7].
+// The text depends on the set alone, not on the order or the number of times the names come: items are sorted, and so are
+// the numbers in brackets, by value and then by width, as in foo[0,01,2,03]. Where several numbers vary, boxes are formed, as
+// in r[1-3]n[1-4]; this is done greedily, so the text is short but not always the shortest. IPv6 addresses are not folded.
 func Fold(names iter.Seq[string]) string {
 	groups := map[string]*group{}
 	var key []byte

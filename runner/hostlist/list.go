@@ -10,8 +10,8 @@ import (
 // Beyond these numbers of patterns that can share names, further ones are kept as names: a look-up is then by hash, not by
 // trying one pattern after the other.
 const (
-	maxAlike  = 256 // patterns of one shape in a list
-	maxExcept = 64  // patterns that take names away from one other
+	maxAlike  = 64 // patterns of one shape in a list
+	maxExcept = 64 // patterns that take names away from one other
 )
 
 // List is an ordered set of hosts. The zero value is an empty one. Methods that only read may be used by many goroutines
