@@ -128,8 +128,12 @@ func (f *Fleet) Start() (uint16, error) {
 }
 
 // Close stops listening, resets all connections, kills what hosts are running, and returns when all of it is gone.
+// It may be called again.
 func (f *Fleet) Close() error {
-	f.closed.Store(true)
+	if f.closed.Swap(true) {
+		f.wg.Wait()
+		return nil
+	}
 	if f.listener != nil {
 		f.listener.Close()
 	}

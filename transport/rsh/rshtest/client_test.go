@@ -47,29 +47,42 @@ func newServer(tb testing.TB, s *Server) netip.AddrPort {
 // rcmd connects to addr and sends the header. With stderr it leases a port for the stderr channel.
 func rcmd(tb testing.TB, addr netip.AddrPort, stderr bool, command string) *client {
 	tb.Helper()
-	return rcmdFrom(tb, &net.Dialer{}, addr, stderr, 0, command)
-}
-
-func rcmdFrom(tb testing.TB, d *net.Dialer, addr netip.AddrPort, stderr bool, leasePort int, command string) *client {
-	tb.Helper()
-	c := &client{tb: tb}
-	port := 0
+	var l *net.TCPListener
 	if stderr {
-		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IP(addr.Addr().AsSlice()), Port: leasePort})
-		if err != nil {
+		var err error
+		if l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IP(addr.Addr().AsSlice())}); err != nil {
 			tb.Fatal(err)
 		}
 		tb.Cleanup(func() { l.Close() })
-		c.lease, port = l, l.Addr().(*net.TCPAddr).Port
 	}
-	conn, err := d.Dial("tcp", addr.String())
+	conn, err := net.Dial("tcp", addr.String())
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return send(tb, conn, l, command)
+}
+
+// reservedRcmd is rcmd from a reserved port and with lease, which may be nil.
+func reservedRcmd(tb testing.TB, addr netip.AddrPort, lease *net.TCPListener, command string) *client {
+	tb.Helper()
+	var conn net.Conn
+	reservedPort(tb, func(port int) (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, Control: reuseAddr}
+		conn, err = d.Dial("tcp", addr.String())
+		return err
+	})
+	return send(tb, conn, lease, command)
+}
+
+// send makes a client of its connections and sends the header.
+func send(tb testing.TB, conn net.Conn, lease *net.TCPListener, command string) *client {
 	tb.Cleanup(func() { conn.Close() })
-	c.main = conn.(*net.TCPConn)
+	port := 0
+	if lease != nil {
+		port = lease.Addr().(*net.TCPAddr).Port
+	}
 	fmt.Fprintf(conn, "%d\x00ann\x00ops\x00%s\x00", port, command)
-	return c
+	return &client{tb: tb, main: conn.(*net.TCPConn), lease: lease}
 }
 
 func (c *client) accept() *net.TCPConn {
@@ -117,22 +130,33 @@ func one(tb testing.TB, s *Server) Session {
 	return all[0]
 }
 
-// reservedDialer dials from a reserved port, or skips the test.
-func reservedDialer(tb testing.TB) *net.Dialer {
+// reservedPort calls try with one reserved port after another until one is not taken, or skips the test.
+func reservedPort(tb testing.TB, try func(port int) error) {
 	tb.Helper()
 	for range lastReserved - firstReserved + 1 {
 		port := firstReserved + int(nextPort.Add(1)%(lastReserved-firstReserved+1))
-		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		if errors.Is(err, os.ErrPermission) {
+		switch err := try(port); {
+		case err == nil:
+			return
+		case errors.Is(err, os.ErrPermission):
 			tb.Skip("needs ports below 1024: run as root or with CAP_NET_BIND_SERVICE")
-		}
-		if err == nil {
-			l.Close()
-			return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, Control: reuseAddr}
+		case !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL):
+			tb.Fatal(err)
 		}
 	}
 	tb.Fatal("no reserved port is free")
-	return nil
+}
+
+// reservedListen listens at a reserved port, or skips the test.
+func reservedListen(tb testing.TB) *net.TCPListener {
+	tb.Helper()
+	var l *net.TCPListener
+	reservedPort(tb, func(port int) (err error) {
+		l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		return err
+	})
+	tb.Cleanup(func() { l.Close() })
+	return l
 }
 
 // alive reports whether a process runs; a zombie does not.

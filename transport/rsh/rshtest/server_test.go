@@ -170,7 +170,6 @@ func TestCommandLimits(t *testing.T) {
 }
 
 func TestReservedPorts(t *testing.T) {
-	d := reservedDialer(t)
 	t.Run("client from an ordinary port", func(t *testing.T) {
 		s := &Server{}
 		c := rcmd(t, newServer(t, s), false, "echo ran")
@@ -180,15 +179,19 @@ func TestReservedPorts(t *testing.T) {
 	})
 	t.Run("ordinary stderr port", func(t *testing.T) {
 		s := &Server{}
-		c := rcmdFrom(t, d, newServer(t, s), true, 0, "echo ran")
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		c := reservedRcmd(t, newServer(t, s), l, "echo ran")
 		if got, _ := rest(c.main); got != "" {
 			t.Errorf("%q", got)
 		}
 	})
 	t.Run("all reserved", func(t *testing.T) {
 		s := &Server{}
-		lease := reservedDialer(t).LocalAddr.(*net.TCPAddr).Port
-		c := rcmdFrom(t, reservedDialer(t), newServer(t, s), true, lease, "echo out; echo err >&2")
+		c := reservedRcmd(t, newServer(t, s), reservedListen(t), "echo out; echo err >&2")
 		stderr := c.accept()
 		if port := stderr.RemoteAddr().(*net.TCPAddr).Port; !reserved(uint16(port)) {
 			t.Errorf("connected back from %d", port)
@@ -199,8 +202,7 @@ func TestReservedPorts(t *testing.T) {
 	})
 	t.Run("callback=unreserved", func(t *testing.T) {
 		s := &Server{Behaviour: MustParseBehaviour("callback=unreserved")}
-		lease := reservedDialer(t).LocalAddr.(*net.TCPAddr).Port
-		c := rcmdFrom(t, reservedDialer(t), newServer(t, s), true, lease, "true")
+		c := reservedRcmd(t, newServer(t, s), reservedListen(t), "true")
 		if port := c.accept().RemoteAddr().(*net.TCPAddr).Port; port <= lastReserved {
 			t.Errorf("connected back from %d", port)
 		}
@@ -209,7 +211,7 @@ func TestReservedPorts(t *testing.T) {
 
 // Ports rotate, and one port serves many connections at once.
 func TestCallbackPorts(t *testing.T) {
-	reservedDialer(t)
+	reservedListen(t).Close() // or skip
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
