@@ -315,8 +315,7 @@ func (t *task) session() (transport.Status, error) {
 	if cancel() || !stop.over() && hard.Err() == nil {
 		return status, err // it ended by itself
 	}
-	// Where both channels are at their end nobody on the host holds them any more: that is the proof.
-	confirmed := err == nil || errors.Is(err, transport.ErrLost)
+	confirmed := status.Known || status.Ended
 	return status, t.opError(transport.PhaseRun, &StopError{Cause: context.Cause(soft), Confirmed: confirmed})
 }
 

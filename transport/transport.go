@@ -62,8 +62,8 @@ type Transport interface {
 
 // Session is a command running on a host. Its methods may be called at any time from any goroutine, Wait once.
 type Session interface {
-	// Wait returns when the command has ended, all its output has been written and every goroutine and connection of the
-	// session is gone. If ctx ends first it closes the session at once, as Close does, and the error wraps context.Cause(ctx).
+	// Wait carries input and output, which may not flow before it is called. It returns when the command has ended, all its
+	// output has been written and every goroutine and connection of the session is gone. If ctx ends first it closes the session at once, as Close does, and the error wraps context.Cause(ctx).
 	// A command that failed is no error: that is in Status. An error is an *OpError; Status is then what is known all the same.
 	Wait(ctx context.Context) (Status, error)
 
@@ -79,11 +79,12 @@ type Session interface {
 
 // Status is how a command ended.
 type Status struct {
-	Known      bool   // the host said how; without it nothing below but Started and Background means anything
+	Known      bool   // the host said how; without it Code and Signal mean nothing
 	Code       int    // exit status, 0 to 255
 	Signal     string // name of the signal that ended it, as "TERM"; empty: it exited
 	Started    bool   // the host has proved that the command began to run; without it another try is harmless
-	Background bool   // the command has ended, but a child of it was left running and held the connection
+	Ended      bool   // every channel was read to its end of file: no process that the command left behind holds one
+	Background bool   // the command has ended, but a child of it was left running and held a channel
 }
 
 // Phase is a stage in the life of a session, for errors and timeouts.

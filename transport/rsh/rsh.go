@@ -1,0 +1,280 @@
+// Package rsh runs commands over the BSD rsh protocol of rcmd(3) and rshd(8), on reserved ports that never run out.
+//
+// The wire is simple. The client connects to port 514 from a reserved port and names a second port, on which it listens;
+// the server connects back to that for stderr, checks who we are by our address and port, answers one byte, and runs
+// the command with the main connection as its stdin and stdout.
+//
+//	          resvport.Dial                      leased only from here …
+//	client :600  ───────────── connect ─────────────► :514  host
+//	  "700\0ann\0ops\0COMMAND\0"  ────────────────────────►
+//	client :700  ◄──────────── connect ────────────── :1011     … to here: the next session listens on :700
+//	             ◄──────────── \0 ───────────────────
+//	  shwrap's script, input  ───────────────────────────►
+//	             ◄── leader, output, trailer ── both channels
+//	             ◄──────────── FIN ── both channels          the host closes first, always
+//	             ────────── FIN (main), RST (stderr) ───►
+//
+// Plain rsh has no exit status, loses its client's end of input or pays for it with TIME_WAIT, and leaves the command running
+// when the client goes. Package shwrap mends that from the outside with a few lines of POSIX sh; Plain goes without.
+//
+// Who closes, and how, is the point of this program: see "Closing" in docs/design.md. In short: we never send a FIN
+// first. SO_LINGER{1,0} stands from the dial on, so that a kill -9 leaves nothing behind, and is taken off the main channel
+// only after its end of file. The stderr channel is reset after its end of file, so that the host gets its reserved port back at once.
+//
+// A session owns its two connections and at most two goroutines beside Wait's caller (stderr, input); Wait ends them all.
+package rsh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"multirsh/transport"
+	"multirsh/transport/rsh/resvport"
+	"multirsh/transport/shwrap"
+)
+
+// DefaultConnectTimeout is that of the zero Transport.
+const DefaultConnectTimeout = 10 * time.Second
+
+// Transport runs commands by rsh. Ports and LocalUser must be set.
+type Transport struct {
+	Ports     *resvport.Allocator
+	LocalUser string // our name on the wire. rshd trusts it: take it from getuid(2), never from the environment
+
+	User             string        // on hosts that name none; empty: LocalUser
+	ConnectTimeout   time.Duration // from resolving to the host's answer, without the wait for a stderr port; 0: DefaultConnectTimeout
+	Merge            bool          // stderr comes with stdout on the main channel: one port a session instead of two
+	Plain            bool          // the bare command without the shell wrapper, for hosts without a POSIX shell: no exit status, no stop
+	KillOnDisconnect bool          // the command is killed when we vanish; otherwise it lives on, as rsh has always had it
+
+	// LookupNetIP resolves names; nil: net.DefaultResolver.
+	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// CheckLine says whether a command can be sent at all, before anything runs.
+func (t *Transport) CheckLine(line string) error {
+	if t.Plain {
+		if strings.IndexByte(line, 0) >= 0 {
+			return errors.New("the command holds a NUL byte, which rsh cannot carry")
+		}
+		return nil
+	}
+	_, err := shwrap.New(shwrap.Script{Line: line})
+	return err
+}
+
+// CheckUser says whether a user's name can be sent: rshds take at most 16 bytes and end it at a NUL.
+func CheckUser(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the user's name is empty")
+	case strings.ContainsAny(name, "\x00\n"):
+		return fmt.Errorf("the user's name %q holds a NUL or a newline", name)
+	}
+	return nil
+}
+
+// Start implements transport.Transport. The host's name may have several addresses: they are tried in turn until one connects.
+func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transport.Command) (transport.Session, error) {
+	s := &session{host: host, cmd: cmd, transport: t}
+	phase, err := s.start(ctx)
+	if err != nil {
+		s.reset()
+		return nil, &transport.OpError{Phase: phase, Host: host.Name, Err: err}
+	}
+	return s, nil
+}
+
+// start brings the session up to the host's answer, and on failure names the phase.
+func (s *session) start(ctx context.Context) (transport.Phase, error) {
+	t := s.transport
+	clock := newClock(ctx, t.ConnectTimeout)
+	defer clock.stop()
+
+	addrs, err := t.resolve(clock.ctx, s.host.Address())
+	if err != nil {
+		return transport.PhaseResolve, clock.cause(err)
+	}
+	if phase, err := s.connect(clock, addrs); err != nil {
+		return phase, clock.cause(err)
+	}
+
+	command := s.cmd.Line
+	if !t.Plain {
+		script := shwrap.Script{Line: s.cmd.Line, Merged: t.Merge, KillOnDisconnect: t.KillOnDisconnect}
+		if s.cmd.Stdin != nil {
+			script.Input = s.cmd.Stdin.Size()
+		}
+		if s.wrap, err = shwrap.New(script); err != nil {
+			return transport.PhaseHandshake, err
+		}
+		command = shwrap.Bootstrap
+	}
+
+	var lease *resvport.Listener
+	if !t.Merge {
+		clock.pause() // the others' sessions are no fault of this host
+		lease, err = t.Ports.Lease(ctx, localAddr(s.main))
+		if err != nil {
+			return transport.PhasePort, clock.cause(err)
+		}
+		defer lease.Release()
+		clock.resume()
+	}
+	return s.handshake(clock, lease, command)
+}
+
+// handshake sends the request and waits for the answer and the stderr channel.
+func (s *session) handshake(clock *clock, lease *resvport.Listener, command string) (phase transport.Phase, err error) {
+	var port uint16
+	if lease != nil {
+		port = lease.Port()
+	}
+	inTime := context.AfterFunc(clock.ctx, func() { s.main.SetDeadline(time.Unix(1, 0)) })
+	defer inTime()
+
+	if _, err := s.main.Write(request(port, s.transport.LocalUser, s.user(), command)); err != nil {
+		return transport.PhaseHandshake, clock.cause(err)
+	}
+	// The host connects back before it answers, so with the answer in hand the stderr channel is already there.
+	if s.early, err = readStatus(s.main, make([]byte, 512)); err != nil {
+		if errors.Is(err, transport.ErrAuth) {
+			return transport.PhaseAuth, err
+		}
+		return transport.PhaseHandshake, clock.cause(err)
+	}
+	if lease != nil {
+		if s.stderr, err = lease.Accept(clock.ctx); err != nil {
+			return transport.PhaseHandshake, fmt.Errorf("the host has not opened the stderr channel (a firewall that lets no connection back in? --merge needs none): %w", clock.cause(err))
+		}
+	}
+	if !inTime() { // the deadline has struck the connection
+		return transport.PhaseHandshake, context.Cause(clock.ctx)
+	}
+	return "", nil
+}
+
+func (s *session) user() string {
+	for _, name := range []string{s.host.User, s.transport.User} {
+		if name != "" {
+			return name
+		}
+	}
+	return s.transport.LocalUser
+}
+
+// resolve finds the addresses of a name; a literal needs no looking up.
+func (t *Transport) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return []netip.Addr{addr}, nil
+	}
+	lookup := t.LookupNetIP
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupNetIP
+	}
+	addrs, err := lookup(ctx, "ip", name)
+	if err != nil {
+		return nil, err
+	}
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	return addrs, nil
+}
+
+// connect dials the addresses in turn. Each gets an equal share of the time that is left, so that a dead one cannot use it up.
+func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, error) {
+	port := s.host.Port
+	if port == 0 {
+		port = DefaultPort
+	}
+	var first error
+	for i, addr := range addrs {
+		ctx, cancel := clock.ctx, context.CancelFunc(func() {})
+		if more := len(addrs) - i; more > 1 {
+			ctx, cancel = context.WithTimeout(ctx, clock.left()/time.Duration(more))
+		}
+		conn, err := s.transport.Ports.Dial(ctx, netip.AddrPortFrom(addr, port))
+		cancel()
+		if err == nil {
+			s.main = conn
+			return "", nil
+		}
+		if first == nil {
+			first = err
+		}
+		if clock.ctx.Err() != nil {
+			break
+		}
+	}
+	if errors.Is(first, transport.ErrNoPorts) || errors.Is(first, transport.ErrPorts) {
+		return transport.PhasePort, first
+	}
+	return transport.PhaseConnect, first
+}
+
+func localAddr(conn net.Conn) netip.Addr {
+	return conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+}
+
+// clock is the connect timeout. It can be paused while we wait for something that is not the host's doing; its context
+// ends with the caller's, or when the time is used up.
+type clock struct {
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	limit   time.Duration
+	timer   *time.Timer
+	used    time.Duration
+	running time.Time // since when; zero: paused
+}
+
+func newClock(parent context.Context, limit time.Duration) *clock {
+	if limit <= 0 {
+		limit = DefaultConnectTimeout
+	}
+	c := &clock{limit: limit}
+	c.ctx, c.cancel = context.WithCancelCause(parent)
+	c.timer = time.AfterFunc(limit, func() {
+		c.cancel(&transport.TimeoutError{After: limit, Limit: "--connect-timeout"})
+	})
+	c.running = time.Now()
+	return c
+}
+
+func (c *clock) left() time.Duration {
+	if c.running.IsZero() {
+		return c.limit - c.used
+	}
+	return c.limit - c.used - time.Since(c.running)
+}
+
+func (c *clock) pause() {
+	c.timer.Stop()
+	c.used = c.limit - c.left()
+	c.running = time.Time{}
+}
+
+func (c *clock) resume() {
+	c.running = time.Now()
+	c.timer.Reset(c.limit - c.used)
+}
+
+func (c *clock) stop() {
+	c.timer.Stop()
+	c.cancel(nil)
+}
+
+// cause is err, or the reason why the clock's context ended where that is what err tells of.
+func (c *clock) cause(err error) error {
+	deadline := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+	if cause := context.Cause(c.ctx); cause != nil && deadline {
+		return cause
+	}
+	return err
+}

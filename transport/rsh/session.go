@@ -1,0 +1,357 @@
+package rsh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"multirsh/transport"
+	"multirsh/transport/rsh/resvport"
+	"multirsh/transport/shwrap"
+)
+
+const (
+	// drain is how long a channel may stay open after the command's end has come on all of them.
+	drain = 500 * time.Millisecond
+	// lost is how long the stderr channel may be silent once the main channel has ended without the command's status.
+	lost = 5 * time.Second
+)
+
+// session is a command on a host. The main connection carries stdin and stdout.
+type session struct {
+	transport *Transport
+	host      transport.Host
+	cmd       *transport.Command
+	main      *resvport.Conn
+	stderr    *net.TCPConn    // nil: merged
+	wrap      *shwrap.Wrapper // nil: plain
+	early     []byte          // came on main together with the answer
+
+	channels []*channel
+	trailers atomic.Int32 // channels whose trailer has not come yet
+	input    atomic.Int32 // what the main channel carries towards the host
+	ended    atomic.Bool  // Wait has seen the end
+	once     sync.Once    // of reset
+	reason   atomic.Pointer[error]
+}
+
+// The states of session.input.
+const (
+	inputDone    = iota // nothing, or all of it and its go: a stop line will be read
+	inputSending        // the input is on its way: only its breaking off stops the command
+	inputCut            // broken off by Signal
+)
+
+// channel is one connection on its way to the output.
+type channel struct {
+	reader
+	session *session
+	wire    *shwrap.Channel // nil: plain
+	out     io.Writer
+	eof     bool  // read to its end of file: the host has closed it
+	err     error // otherwise why we read no further
+}
+
+// errOutput marks the failure of the caller's own writer.
+type errOutput struct{ error }
+
+func (e errOutput) Unwrap() error { return e.error }
+
+// Wait implements transport.Session.
+func (s *session) Wait(ctx context.Context) (transport.Status, error) {
+	defer context.AfterFunc(ctx, func() { s.abandon(context.Cause(ctx)) })()
+
+	var others sync.WaitGroup
+	s.open()
+	if s.wrap != nil {
+		s.send(&others)
+	}
+	for _, c := range s.channels[1:] {
+		others.Go(func() {
+			defer close(c.done)
+			c.run()
+		})
+	}
+	main := s.channels[0]
+	if main.feed(s.early) {
+		main.run()
+	}
+	s.early = nil
+	if !main.ended() {
+		// Whoever held stdout is gone, the wrapper too. What stderr still has may take its time, silence is the end.
+		for _, c := range s.channels[1:] {
+			c.patience.Store(int64(lost))
+			c.conn.SetReadDeadline(time.Now().Add(lost))
+		}
+	}
+	status, err := s.finish(&others)
+	if err != nil {
+		err = &transport.OpError{Phase: phase(err, status), Host: s.host.Name, Err: err}
+	}
+	return status, err
+}
+
+// open makes the channels. A trailer is awaited on each.
+func (s *session) open() {
+	stdout, stderr := discard(s.cmd.Stdout), discard(s.cmd.Stderr)
+	main := &channel{session: s, out: stdout}
+	main.init(s.main.TCPConn)
+	s.channels = append(s.channels, main)
+	if s.stderr != nil {
+		c := &channel{session: s, out: stderr}
+		c.init(s.stderr)
+		s.channels = append(s.channels, c)
+	}
+	if s.wrap != nil {
+		main.wire = s.wrap.Stdout(stdout)
+		if s.stderr != nil {
+			s.channels[1].wire = s.wrap.Stderr(stderr)
+		}
+	}
+	s.trailers.Store(int32(len(s.channels)))
+}
+
+func discard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
+}
+
+// run copies the channel until its end.
+func (c *channel) run() {
+	for {
+		more, err := c.read(c.feed)
+		switch {
+		case !more && err == nil:
+			return // feed has said why
+		case err != nil:
+			c.close(err)
+			return
+		}
+		if p := c.patience.Load(); p > 0 && !c.ended() {
+			c.conn.SetReadDeadline(time.Now().Add(time.Duration(p)))
+		}
+	}
+}
+
+// close notes why there is no more to read and passes on what was held back.
+func (c *channel) close(err error) {
+	if c.eof = err == io.EOF; !c.eof {
+		c.err = err
+	}
+	if c.wire != nil {
+		if err := c.wire.Close(); err != nil {
+			c.err = errOutput{err}
+			c.session.abandon(c.err)
+		}
+	}
+}
+
+// feed passes bytes of the wire on. False ends the channel.
+func (c *channel) feed(data []byte) bool {
+	if len(data) == 0 {
+		return true
+	}
+	var err error
+	before := c.ended()
+	if c.wire != nil {
+		_, err = c.wire.Write(data)
+	} else {
+		_, err = c.out.Write(data)
+	}
+	if err != nil {
+		c.err = errOutput{err}
+		c.session.abandon(c.err)
+		return false
+	}
+	if !before && c.ended() {
+		c.session.trailer()
+	}
+	return true
+}
+
+// ended says whether the trailer has come.
+func (c *channel) ended() bool {
+	if c.wire == nil {
+		return false
+	}
+	_, ended := c.wire.Ended()
+	return ended
+}
+
+// trailer counts the trailers. When the last has come the command is over; only its children can still hold the channels.
+func (s *session) trailer() {
+	if s.trailers.Add(-1) > 0 {
+		return
+	}
+	deadline := time.Now().Add(drain)
+	for _, c := range s.channels {
+		c.conn.SetReadDeadline(deadline)
+	}
+}
+
+// finish waits for the rest, closes what is open in the manner that the end calls for, and says how it ended.
+func (s *session) finish(others *sync.WaitGroup) (transport.Status, error) {
+	main := s.channels[0]
+	for _, c := range s.channels[1:] {
+		<-c.done
+	}
+	s.ended.Store(true)
+	if main.eof {
+		s.main.SetLinger(-1) // the host has closed first: ours is the second FIN, and nothing stays behind
+	}
+	s.reset() // the stderr channel's linger still stands: the host's reserved port is free at once
+	others.Wait()
+
+	status := transport.Status{Started: s.wrap == nil, Ended: true}
+	drained := false
+	for _, c := range s.channels {
+		status.Ended = status.Ended && (c.eof || s.stderr != nil && c == main && s.input.Load() == inputCut)
+		drained = drained || errors.Is(c.err, os.ErrDeadlineExceeded)
+	}
+	if s.wrap == nil {
+		status.Background = drained
+	} else {
+		status.Started = main.wire.Started()
+		status.Code, status.Known = main.wire.Ended()
+		status.Background = status.Known && (drained || main.wire.Late() > 0)
+	}
+	return status, s.failure(status)
+}
+
+// failure is the error of Wait, or nil.
+func (s *session) failure(status transport.Status) error {
+	if reason := s.reason.Load(); reason != nil {
+		return *reason
+	}
+	main := s.channels[0]
+	if s.wrap == nil {
+		for _, c := range s.channels {
+			if c.err != nil && !errors.Is(c.err, os.ErrDeadlineExceeded) {
+				return fmt.Errorf("%w: %w", transport.ErrLost, c.err)
+			}
+		}
+		return nil
+	}
+	switch {
+	case !status.Started && main.eof:
+		return notStarted(main.text(), s.stderrText())
+	case !status.Started:
+		return fmt.Errorf("the connection broke before the command had started: %w", main.cause())
+	case !status.Known:
+		return fmt.Errorf("%w before the command's exit status had come: %w", transport.ErrLost, main.cause())
+	}
+	for _, c := range s.channels[1:] {
+		switch {
+		case !c.wire.Started():
+			return fmt.Errorf("%w: what came on the stderr channel is not this command's (its exit status was %d)", transport.ErrProtocol, status.Code)
+		case !c.ended():
+			return fmt.Errorf("%w: stderr broke off (the exit status was %d): %w", transport.ErrLost, status.Code, c.cause())
+		}
+	}
+	return nil
+}
+
+func (c *channel) cause() error {
+	if c.err == nil {
+		return errors.New("the host closed the connection")
+	}
+	return c.err
+}
+
+// text is what came on a channel on which the leader never did.
+func (c *channel) text() string { return strings.TrimSpace(string(c.wire.Noise())) }
+
+func (s *session) stderrText() string {
+	if s.stderr == nil {
+		return ""
+	}
+	return s.channels[1].text()
+}
+
+// notStarted is the error of a host that accepted the session and did not run the command. Its text says why.
+func notStarted(stdout, stderr string) error {
+	text := strings.TrimSpace(stdout + "\n" + stderr)
+	switch {
+	case deniesLogin(strings.ToLower(text)):
+		return refusal(text)
+	case text == "":
+		return fmt.Errorf("%w: the host accepted the session and closed it, and the command did not start (no login shell, or no /bin/sh? --plain sends the bare command)", transport.ErrProtocol)
+	}
+	return fmt.Errorf("%w: the command did not start; the host says %q", transport.ErrProtocol, abbreviate(text))
+}
+
+// phase is where in the session's life an error belongs.
+func phase(err error, status transport.Status) transport.Phase {
+	switch {
+	case errors.Is(err, transport.ErrAuth):
+		return transport.PhaseAuth
+	case !status.Started:
+		return transport.PhaseStart
+	}
+	return transport.PhaseRun
+}
+
+// Signal implements transport.Session: the wrapper sends sig to the process group, and SIGKILL a second later. In plain sessions sig goes as rcmd(3) has it, a byte on the stderr channel; not every rshd reads it.
+func (s *session) Signal(sig os.Signal) error {
+	if s.ended.Load() {
+		return os.ErrProcessDone
+	}
+	if s.wrap == nil {
+		number, ok := sig.(syscall.Signal)
+		if s.stderr == nil || !ok {
+			return errors.ErrUnsupported
+		}
+		return write(s.stderr, []byte{byte(number)})
+	}
+	if s.input.CompareAndSwap(inputSending, inputCut) {
+		// No stop line can overtake the input. The short input is the stop, and stderr's end of file the proof of it.
+		s.main.Close()
+		return nil
+	}
+	line, err := shwrap.Stop(sig)
+	if err != nil {
+		return err
+	}
+	return write(s.main.TCPConn, line)
+}
+
+// write sends a few bytes that a connection always has room for; if it has none we do not wait.
+func write(conn *net.TCPConn, p []byte) error {
+	conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_, err := conn.Write(p)
+	return err
+}
+
+// Close implements transport.Session.
+func (s *session) Close() error {
+	s.abandon(transport.ErrClosed)
+	return nil
+}
+
+// abandon ends the session at once for a reason of ours; the first one counts.
+func (s *session) abandon(reason error) {
+	s.reason.CompareAndSwap(nil, &reason)
+	s.reset()
+}
+
+// reset closes the connections as their linger has it: with a RST, unless it was taken off.
+func (s *session) reset() {
+	s.once.Do(func() {
+		if s.main != nil {
+			s.main.Close()
+		}
+		if s.stderr != nil {
+			s.stderr.Close()
+		}
+	})
+}

@@ -1,0 +1,118 @@
+package rsh
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"multirsh/transport"
+)
+
+// DefaultPort is the service "shell" (514/tcp).
+const DefaultPort = 514
+
+// request is what rcmd(3) sends after connecting: the port on which we await the stderr channel in ASCII (nothing: stderr
+// comes on the main channel), our user's name, the user's name on the host and the command, each ended by a NUL.
+func request(stderr uint16, localUser, remoteUser, command string) []byte {
+	b := make([]byte, 0, 16+len(localUser)+len(remoteUser)+len(command))
+	if stderr != 0 {
+		b = strconv.AppendUint(b, uint64(stderr), 10)
+	}
+	b = append(b, 0)
+	for _, field := range []string{localUser, remoteUser, command} {
+		b = append(b, field...)
+		b = append(b, 0)
+	}
+	return b
+}
+
+// maxRefusal bounds the line in which a host says why it refuses.
+const maxRefusal = 4096
+
+var (
+	errSilent = errors.New("the host closed the connection without an answer: it could not find a name for our address, or its hosts.allow, hosts.equiv or .rhosts does not admit us")
+	errLookup = errors.New("the host could not find a name for our address: add it to the host's /etc/hosts or DNS")
+)
+
+// readStatus reads rshd(8)'s answer: a byte 0, or 1 and a line of text. The bytes that follow a 0 in the same read are the
+// beginning of the session and are returned. The error has the kind that errors.Is asks for.
+func readStatus(r io.Reader, buf []byte) (rest []byte, err error) {
+	n, err := r.Read(buf)
+	if n == 0 {
+		if err == io.EOF || errors.Is(err, syscall.ECONNRESET) {
+			return nil, fmt.Errorf("%w (%w)", errSilent, transport.ErrAuth)
+		}
+		return nil, err
+	}
+	switch buf[0] {
+	case 0:
+		return buf[1:n], nil
+	case 1:
+		return nil, refusal(readLine(r, buf[1:n]))
+	}
+	return nil, fmt.Errorf("%w: an rsh server answers 0 or 1, this one %q", transport.ErrProtocol, abbreviate(readLine(r, buf[:n])))
+}
+
+// readLine reads on behind got until a newline, the end or maxRefusal bytes.
+func readLine(r io.Reader, got []byte) string {
+	line := bytes.Clone(got)
+	var more [512]byte
+	for len(line) < maxRefusal && bytes.IndexByte(line, '\n') < 0 {
+		n, err := r.Read(more[:])
+		line = append(line, more[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	if i := bytes.IndexByte(line, '\n'); i >= 0 {
+		line = line[:i]
+	}
+	return strings.TrimRight(string(line), "\r\n")
+}
+
+// refusal makes an error of the line with which a host refuses.
+func refusal(line string) error {
+	text := strings.TrimSpace(line)
+	// netkit names itself: "rshd: Permission denied."
+	if i := strings.Index(text, "rshd: "); i >= 0 {
+		text = text[i+len("rshd: "):]
+	}
+	lower := strings.ToLower(text)
+	switch {
+	case strings.Contains(lower, "getnameinfo"), strings.Contains(lower, "host name for your address"):
+		return fmt.Errorf("%w (%w): %q", errLookup, transport.ErrAuth, abbreviate(text))
+	case deniesLogin(lower):
+		return fmt.Errorf("%q (%w): the host's hosts.equiv or the user's .rhosts must name our host and user, and belong to that user alone",
+			abbreviate(text), transport.ErrAuth)
+	case text == "":
+		return fmt.Errorf("refused without a reason (%w)", transport.ErrAuth)
+	}
+	return fmt.Errorf("the host refused: %q (%w)", abbreviate(text), transport.ErrProtocol)
+}
+
+// deniesLogin tells the ways in which rshds and PAM refuse a login. rsh-redone says so behind a status byte 0, as output.
+func deniesLogin(lower string) bool {
+	for _, phrase := range []string{
+		"permission denied", "authentication failure", "login incorrect", "user not known", "unknown user",
+		"authentication service cannot", "account expired", "account has expired", "not allowed", "logins not available",
+		"not authorized", "password expired", "no remote directory",
+	} {
+		if strings.Contains(lower, phrase) {
+			return true
+		}
+	}
+	return false
+}
+
+// abbreviate keeps a text that a host sent short enough for an error message.
+func abbreviate(text string) string {
+	const most = 200
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}
