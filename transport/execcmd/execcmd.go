@@ -101,6 +101,7 @@ type session struct {
 	writing    atomic.Int32 // copiers that are in a Write of the caller's: time there is not silence
 	last       atomic.Int64 // when a copier last had something, in nanoseconds since born
 	background atomic.Bool
+	cut        atomic.Bool // a copier stopped before the end of file
 	born       time.Time
 
 	mu        sync.Mutex
@@ -238,7 +239,7 @@ func (s *session) Wait(ctx context.Context) (transport.Status, error) {
 		}
 	}
 
-	st := transport.Status{Started: true, Background: s.background.Load()}
+	st := transport.Status{Started: true, Ended: dead && !s.cut.Load(), Background: s.background.Load()}
 	if dead {
 		st.Known = true
 		st.Code = status.ExitStatus()
@@ -354,10 +355,17 @@ var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // copy passes on what comes from src until its end, or the session's.
 func (s *session) copy(src *os.File, dst io.Writer) {
+	if !s.copyToEnd(src, dst) {
+		s.cut.Store(true)
+	}
+}
+
+// copyToEnd tells whether the end of file was reached.
+func (s *session) copyToEnd(src *os.File, dst io.Writer) bool {
 	raw, err := src.SyscallConn()
 	if err != nil {
 		s.end(err)
-		return
+		return false
 	}
 	var (
 		buf     *[64 << 10]byte
@@ -385,14 +393,14 @@ func (s *session) copy(src *os.File, dst io.Writer) {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if s.over() {
-				return
+				return false
 			}
 			// The time is over, but bytes may have come that a busy machine has not let us see: look again.
 			once = true
 			s.deadline(src, quietAfter)
 		case err != nil:
 			s.end(err)
-			return
+			return false
 		case n > 0:
 			once = false
 			s.writing.Add(1)
@@ -405,19 +413,19 @@ func (s *session) copy(src *os.File, dst io.Writer) {
 			s.writing.Add(-1)
 			if err != nil {
 				s.end(err)
-				return
+				return false
 			}
 		case readErr == nil: // end of file
-			return
+			return true
 		case readErr == syscall.EAGAIN:
 			once = false
 			if s.quiet() {
 				s.background.Store(true)
-				return
+				return false
 			}
 		default:
 			s.end(fmt.Errorf("cannot read the command's output: %w", readErr))
-			return
+			return false
 		}
 	}
 }

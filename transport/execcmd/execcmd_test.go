@@ -144,11 +144,11 @@ func TestStatus(t *testing.T) {
 		line string
 		want transport.Status
 	}{
-		{"exit 9", transport.Status{Known: true, Started: true, Code: 9}},
-		{"kill -TERM $$", transport.Status{Known: true, Started: true, Code: 143, Signal: "TERM"}},
-		{"kill -USR1 $$", transport.Status{Known: true, Started: true, Code: 138, Signal: "USR1"}},
-		{"kill -40 $$", transport.Status{Known: true, Started: true, Code: 168, Signal: "40"}},
-		{"sh -c 'kill -KILL $$'; exit $?", transport.Status{Known: true, Started: true, Code: 137}},
+		{"exit 9", transport.Status{Known: true, Started: true, Ended: true, Code: 9}},
+		{"kill -TERM $$", transport.Status{Known: true, Started: true, Ended: true, Code: 143, Signal: "TERM"}},
+		{"kill -USR1 $$", transport.Status{Known: true, Started: true, Ended: true, Code: 138, Signal: "USR1"}},
+		{"kill -40 $$", transport.Status{Known: true, Started: true, Ended: true, Code: 168, Signal: "40"}},
+		{"sh -c 'kill -KILL $$'; exit $?", transport.Status{Known: true, Started: true, Ended: true, Code: 137}},
 	} {
 		_, got, err := run(t, transport.Host{Name: "h"}, test.line)
 		if err != nil || got != test.want {
@@ -204,7 +204,7 @@ func TestBackgroundTalks(t *testing.T) {
 		t.Fatal(err)
 	}
 	st, err := s.Wait(t.Context())
-	if want := (transport.Status{Known: true, Started: true, Code: 2}); err != nil || st != want || out.String() != "1\n2\n" || errs.String() != "3\n" {
+	if want := (transport.Status{Known: true, Started: true, Ended: true, Code: 2}); err != nil || st != want || out.String() != "1\n2\n" || errs.String() != "3\n" {
 		t.Errorf("%+v, %v, %q, %q, want %+v, 1 2 and 3", st, err, out.String(), errs.String(), want)
 	}
 }
