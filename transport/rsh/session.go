@@ -243,9 +243,11 @@ func (s *session) failure(status transport.Status) error {
 		return nil
 	}
 	switch {
-	case !status.Started && main.eof:
-		return notStarted(main.text(), s.stderrText())
 	case !status.Started:
+		// A host that refuses leaves our script unread, so its text may come with a reset behind it.
+		if text := strings.TrimSpace(main.text() + "\n" + s.stderrText()); text != "" || main.eof {
+			return notStarted(text)
+		}
 		return fmt.Errorf("the connection broke before the command had started: %w", main.cause())
 	case !status.Known:
 		return fmt.Errorf("%w before the command's exit status had come: %w", transport.ErrLost, main.cause())
@@ -278,9 +280,8 @@ func (s *session) stderrText() string {
 	return s.channels[1].text()
 }
 
-// notStarted is the error of a host that accepted the session and did not run the command. Its text says why.
-func notStarted(stdout, stderr string) error {
-	text := strings.TrimSpace(stdout + "\n" + stderr)
+// notStarted is the error of a host that accepted the session and did not run the command; text is what it said instead.
+func notStarted(text string) error {
 	switch {
 	case deniesLogin(strings.ToLower(text)):
 		return refusal(text)

@@ -11,15 +11,13 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"multirsh/transport"
 )
 
 const (
-	// freely is how many listeners are opened without hesitation. Beyond it a lease first waits growAfter for one to come free: near
-	// hosts, done with theirs in a millisecond or two, then never make the pool larger, while far ones do.
+	// freely is how many listeners are opened without hesitation. Beyond it sessions wait for one to come free, and the pool doubles every
+	// growAfter while half of the leases last longer than that: near hosts never make it larger, far ones soon do.
 	freely    = window
-	growAfter = 10 * time.Millisecond
+	growAfter = 20 * time.Millisecond
 
 	idleFor   = time.Second      // a listener without a lease keeps its port from others no longer
 	retireFor = 60 * time.Second // after a lease that ended without its connection
@@ -38,19 +36,26 @@ type pool struct {
 	retired []*socket // longest retired first
 	waiters []*waiter
 	sweeper *time.Timer // nil while there is nothing to sweep
+	grower  *time.Timer // nil while nobody waits, or the limit is reached
 }
 
 type socket struct {
-	ln    *net.TCPListener
+	ln    *net.TCPListener // nil while it is being opened
 	local netip.Addr
 	port  int       // index
-	since time.Time // idle or retired
+	since time.Time // lent, idle or retired
 }
 
-// waiter is a lease that waits. It gets a socket that fits, or nil: something has changed, look again.
+// grant is what a lease gets: a socket, or a place to open one, for which another must be closed first if old is not nil. The zero grant
+// means that something has changed: look again.
+type grant struct {
+	s, old *socket
+	place  bool // counted in total already
+}
+
 type waiter struct {
 	local netip.Addr
-	ch    chan *socket
+	ch    chan grant // has room for one
 }
 
 func (p *pool) init(ports int) {
@@ -89,202 +94,231 @@ func (a *Allocator) Lease(ctx context.Context, local netip.Addr) (*Listener, err
 
 // lend finds a socket, waits for one or opens one, and has it listen.
 func (a *Allocator) lend(ctx context.Context, local netip.Addr) (*socket, error) {
-	grow, waited := false, false // waited long enough to open another; waited at all
-	for front := false; ; {
-		a.mu.Lock()
-		if a.done {
-			a.mu.Unlock()
-			return nil, errClosed
-		}
-		s, old, open := a.pool.pick(local, grow)
-		var w *waiter
-		switch {
-		case s != nil:
-			a.pool.lent[s] = true
-		case old != nil:
-			a.book.leave(old.port)
-			a.book.seats[old.port].listeners--
-		case !open:
-			w = &waiter{local, make(chan *socket, 1)}
-			if front {
-				a.pool.waiters = slices.Insert(a.pool.waiters, 0, w)
-			} else {
-				a.pool.waiters = append(a.pool.waiters, w)
-			}
-			if !waited {
-				a.stats.LeaseWaits++
-			}
-		}
-		a.mu.Unlock()
-
-		if w != nil {
-			waited = true
-			var err error
-			s, err = a.await(ctx, w, &grow)
-			if err != nil {
-				return nil, err
-			}
-			if s == nil {
-				front = true // it was its turn
-				continue
-			}
-		}
-		if old != nil {
-			old.ln.Close()
-		}
-		if s != nil {
-			if err := speak(s.ln); err == nil {
-				a.count(&a.stats.Leases)
-				return s, nil
-			}
-			// Somebody took the port in the meantime.
-			a.drop(s)
-			continue
-		}
-		s, err := a.open(local)
-		switch {
-		case err == nil:
-			a.count(&a.stats.Leases)
-			return s, nil
-		case !errors.Is(err, syscall.EADDRINUSE):
+	for again := false; ; again = true {
+		g, err := a.grant(ctx, local, again)
+		if err != nil {
 			return nil, err
 		}
-		// Every port has a listener of somebody's.
-		timer := time.NewTimer(poll())
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, noPorts(ctx, "each of %d has a listener", len(a.book.ports))
+		if g.old != nil {
+			g.old.ln.Close()
 		}
-	}
-}
-
-// pick decides what a lease gets: a socket, a place to open one (in which case old, if any, is to be closed for it first), or nothing.
-// The caller holds the lock. A place is counted in total from now on.
-func (p *pool) pick(local netip.Addr, grow bool) (s, old *socket, open bool) {
-	for i := len(p.idle) - 1; i >= 0; i-- {
-		if s := p.idle[i]; s.local == local {
-			p.idle = slices.Delete(p.idle, i, i+1)
-			return s, nil, false
+		s := g.s
+		switch {
+		case s != nil:
+			if err := speak(s.ln); err != nil { // somebody took the port in the meantime
+				a.drop(s)
+				continue
+			}
+		case g.place:
+			if s, err = a.open(local); errors.Is(err, syscall.EADDRINUSE) {
+				if err := rest(ctx); err != nil {
+					return nil, noPorts(ctx, "others listen on each of %d", len(a.book.ports))
+				}
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		default:
+			continue
 		}
-	}
-	working := p.total - len(p.retired)
-	switch {
-	case working < freely && p.total < p.limit, grow && p.total < p.limit:
-		p.total++
-		return nil, nil, true
-	case len(p.idle) > 0: // of another address
-		old, p.idle = p.idle[0], slices.Delete(p.idle, 0, 1)
-		return nil, old, true
-	case p.total >= p.limit && len(p.retired) > p.limit/2:
-		// Hosts that never connect back must not stop the others: half of the pool is what they can keep from them, so the one
-		// that has been retired longest comes free before its time.
-		old, p.retired = p.retired[0], slices.Delete(p.retired, 0, 1)
-		return nil, old, true
-	}
-	return nil, nil, false
-}
-
-// await waits until a socket is handed over, or something has changed, or it is time to grow.
-func (a *Allocator) await(ctx context.Context, w *waiter, grow *bool) (*socket, error) {
-	var later <-chan time.Time
-	if !*grow {
-		timer := time.NewTimer(growAfter)
-		defer timer.Stop()
-		later = timer.C
-	}
-	select {
-	case s := <-w.ch:
+		a.count(&a.stats.Leases)
 		return s, nil
-	case <-later:
-		*grow = true
+	}
+}
+
+// rest waits a little.
+func rest(ctx context.Context) error {
+	timer := time.NewTimer(poll())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// grant waits for its turn; who looks again goes before the others.
+func (a *Allocator) grant(ctx context.Context, local netip.Addr, again bool) (grant, error) {
+	a.mu.Lock()
+	if a.done {
+		a.mu.Unlock()
+		return grant{}, errClosed
+	}
+	g := a.pick(local)
+	if g != (grant{}) {
+		a.mu.Unlock()
+		return g, nil
+	}
+	w := &waiter{local, make(chan grant, 1)}
+	if again {
+		a.pool.waiters = slices.Insert(a.pool.waiters, 0, w)
+	} else {
+		a.pool.waiters = append(a.pool.waiters, w)
+		a.stats.LeaseWaits++
+	}
+	a.growLater()
+	a.mu.Unlock()
+
+	select {
+	case g = <-w.ch:
+		return g, nil
 	case <-ctx.Done():
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	select {
-	case s := <-w.ch: // just now
-		if ctx.Err() == nil {
-			return s, nil
+	case g = <-w.ch: // just now: it is the next one's
+		if g.place {
+			a.pool.total--
 		}
-		a.pass(s)
+		a.pass(g.s)
 	default:
 		a.pool.waiters = remove(a.pool.waiters, w)
 	}
-	if ctx.Err() != nil {
-		return nil, noPorts(ctx, "all %d listeners are in use", a.pool.limit)
+	return grant{}, noPorts(ctx, "all %d listeners are in use", a.pool.limit)
+}
+
+// pick decides what a lease gets without waiting, if anything. The caller holds the lock.
+func (a *Allocator) pick(local netip.Addr) (g grant) {
+	p := &a.pool
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		if s := p.idle[i]; s.local == local {
+			p.idle = slices.Delete(p.idle, i, i+1)
+			a.lendOut(s)
+			return grant{s: s}
+		}
 	}
-	return nil, nil
+	switch {
+	case p.total < p.limit && p.total-len(p.retired) < freely:
+		p.total++
+		return grant{place: true}
+	case len(p.idle) > 0: // of another address
+		g.old, p.idle = p.idle[0], slices.Delete(p.idle, 0, 1)
+	case p.total >= p.limit && len(p.retired) > p.limit/2:
+		// Hosts that never connect back must not stop the others: half of the pool is what they can keep from them, so the one
+		// that has been retired longest comes free before its time.
+		g.old, p.retired = p.retired[0], slices.Delete(p.retired, 0, 1)
+	default:
+		return grant{}
+	}
+	a.book.leave(g.old.port)
+	a.book.seats[g.old.port].listeners--
+	g.place = true // the place of the old one
+	return g
+}
+
+// lendOut notes that a lease begins. The caller holds the lock.
+func (a *Allocator) lendOut(s *socket) {
+	s.since = time.Now()
+	a.pool.lent[s] = true
 }
 
 // pass gives a socket that was lent, or nil for a change, to the first who waits. The caller holds the lock.
 func (a *Allocator) pass(s *socket) {
-	if len(a.pool.waiters) == 0 {
-		if s != nil {
-			a.rest(s)
-		}
-		return
-	}
-	w := a.pool.waiters[0]
-	a.pool.waiters = slices.Delete(a.pool.waiters, 0, 1)
-	if s != nil && s.local != w.local {
-		a.rest(s)
+	p := &a.pool
+	if s != nil && (len(p.waiters) == 0 || p.waiters[0].local != s.local) {
+		delete(p.lent, s)
+		s.since = time.Now()
+		p.idle = append(p.idle, s)
+		a.sweepLater()
 		s = nil
 	}
-	w.ch <- s // has room for one
+	if len(p.waiters) == 0 {
+		return
+	}
+	if s != nil {
+		a.lendOut(s)
+	}
+	p.waiters[0].ch <- grant{s: s}
+	p.waiters = slices.Delete(p.waiters, 0, 1)
 }
 
-func (a *Allocator) rest(s *socket) {
-	delete(a.pool.lent, s)
-	s.since = time.Now()
-	a.pool.idle = append(a.pool.idle, s)
-	a.sweepLater()
+// growLater has grow run soon, as it does again and again while somebody waits. The caller holds the lock.
+func (a *Allocator) growLater() {
+	if p := &a.pool; p.grower == nil && p.total < p.limit && !a.done {
+		p.grower = time.AfterFunc(growAfter, a.grow)
+	}
+}
+
+// grow doubles the pool if it is slow hosts that others wait for.
+func (a *Allocator) grow() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := &a.pool
+	p.grower = nil
+	slow := 0
+	for s := range p.lent {
+		if time.Since(s.since) >= growAfter {
+			slow++
+		}
+	}
+	if 2*slow >= len(p.lent) {
+		for n := len(p.lent); n > 0 && p.total < p.limit && len(p.waiters) > 0; n-- {
+			p.total++
+			p.waiters[0].ch <- grant{place: true}
+			p.waiters = slices.Delete(p.waiters, 0, 1)
+		}
+	}
+	if len(p.waiters) > 0 {
+		a.growLater()
+	}
 }
 
 // open makes a listener on local. The place for it is taken already, and is given back if there is an error.
 func (a *Allocator) open(local netip.Addr) (*socket, error) {
 	a.mu.Lock()
-	candidates := a.book.places(local, &a.pool)
-	a.mu.Unlock()
-	err := error(syscall.EADDRINUSE)
-	for _, i := range candidates {
-		var ln net.Listener
-		address := net.JoinHostPort(local.String(), strconv.Itoa(int(a.book.ports[i])))
-		ln, err = a.listen.Listen(context.Background(), network(local), address)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			a.count(&a.stats.BindBusy)
-			continue
+	defer a.mu.Unlock()
+	tried := make(map[int]bool)
+	for {
+		i, ok := a.place(local, tried)
+		if !ok {
+			a.pool.total--
+			a.pass(nil)
+			return nil, syscall.EADDRINUSE
 		}
-		if err != nil {
-			break
-		}
-		s := &socket{ln: ln.(*net.TCPListener), local: local, port: i}
-		a.mu.Lock()
-		if a.done {
-			a.mu.Unlock()
-			ln.Close()
-			return nil, errClosed
-		}
+		tried[i] = true
+		s := &socket{local: local, port: i}
+		a.lendOut(s)
 		a.book.use(i)
 		a.book.seats[i].listeners++
-		a.pool.lent[s] = true
+
 		a.mu.Unlock()
-		return s, nil
+		address := net.JoinHostPort(local.String(), strconv.Itoa(int(a.book.ports[i])))
+		ln, err := a.listen.Listen(context.Background(), network(local), address)
+		a.mu.Lock()
+
+		switch {
+		case !a.pool.lent[s]: // Close was here
+			if err == nil {
+				ln.Close()
+			}
+			return nil, errClosed
+		case err == nil:
+			s.ln = ln.(*net.TCPListener)
+			return s, nil
+		}
+		delete(a.pool.lent, s)
+		a.book.leave(i)
+		a.book.seats[i].listeners--
+		if errors.Is(err, syscall.EADDRINUSE) {
+			a.stats.BindBusy++
+			continue
+		}
+		a.pool.total--
+		a.pass(nil)
+		if isDenied(err) {
+			return nil, deniedError(a.book.ports[i], err)
+		}
+		return nil, err
 	}
-	a.mu.Lock()
-	a.pool.total--
-	a.pass(nil)
-	a.mu.Unlock()
-	if isDenied(err) {
-		err = fmt.Errorf("%w: %w", transport.ErrPorts, err)
-	}
-	return nil, err
 }
 
-// places are the ports for a listener on local, best first: from the far side of the range, so that several processes, whose
-// windows follow one another, do not listen where the others dial; and first those that carry no connections of ours.
-func (b *book) places(local netip.Addr, p *pool) []int {
+// place chooses the port for a new listener on local: from the far side of the range, so that several processes, whose
+// windows follow one another, do not listen where the others dial, and rather one that carries no connections of ours.
+// The caller holds the lock.
+func (a *Allocator) place(local netip.Addr, tried map[int]bool) (port int, ok bool) {
+	b, p := &a.book, &a.pool
 	taken := make(map[int]bool)
 	for _, s := range slices.Concat(p.idle, p.retired) {
 		taken[s.port] = taken[s.port] || s.local == local
@@ -292,18 +326,19 @@ func (b *book) places(local netip.Addr, p *pool) []int {
 	for s := range p.lent {
 		taken[s.port] = taken[s.port] || s.local == local
 	}
-	var empty, busy []int
 	for k := range b.ports {
 		i := (b.start + len(b.ports)/2 + k) % len(b.ports)
-		switch seat := b.seats[i]; {
-		case taken[i]:
-		case seat.users == seat.listeners:
-			empty = append(empty, i)
-		default:
-			busy = append(busy, i)
+		if taken[i] || tried[i] {
+			continue
+		}
+		if b.seats[i].users == b.seats[i].listeners {
+			return i, true
+		}
+		if !ok {
+			port, ok = i, true
 		}
 	}
-	return append(empty, busy...)
+	return port, ok
 }
 
 // drop closes a socket that was lent.
@@ -381,14 +416,18 @@ func (a *Allocator) closePool() (sockets []*socket) {
 		a.book.seats[s.port].listeners--
 	}
 	for _, w := range p.waiters {
-		w.ch <- nil // they look again and see that it is over
+		w.ch <- grant{} // they look again and see that it is over
 	}
 	p.waiters = nil
+	if p.grower != nil {
+		p.grower.Stop()
+		p.grower = nil
+	}
 	if p.sweeper != nil {
 		p.sweeper.Stop()
 		p.sweeper = nil
 	}
-	return sockets
+	return slices.DeleteFunc(sockets, func(s *socket) bool { return s.ln == nil })
 }
 
 // Port is where the listener listens.
