@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			&cli.IntFlag{Name: "hosts", Value: 100, Usage: "`NUMBER` of hosts"},
 			&cli.StringFlag{Name: "behaviour", Value: "ok", Usage: "one `BEHAVIOUR`, or several with their shares: ok:95%,stall=handshake:5%"},
 			&cli.Uint64Flag{Name: "seed", Usage: "another `NUMBER` gives other hosts the same shares"},
-			&cli.IntFlag{Name: "port", Value: 514, Usage: "TCP `PORT` of all hosts"},
+			&cli.IntFlag{Name: "port", Value: 514, Usage: "TCP `PORT` of all hosts; 0: any that is free"},
 			&cli.StringFlag{Name: "hosts-file", Usage: "write the hosts' addresses to `FILE`, one a line"},
 			&cli.DurationFlag{Name: "for", Usage: "end after `DURATION`; otherwise at SIGINT or SIGTERM"},
 			&cli.StringFlag{Name: "daemon", Value: "redone", Usage: "be like the rshd of `NAME`: redone or netkit"},
@@ -119,8 +119,8 @@ func configure(c *cli.Context, stderr io.Writer) (*fleet.Fleet, error) {
 	switch port, hosts, bytes := c.Int("port"), c.Int("hosts"), c.Int("output-bytes"); {
 	case hosts < 1 || hosts > fleet.MaxHosts:
 		return nil, fmt.Errorf("--hosts %d: the loopback network has room for 1 to %d", hosts, fleet.MaxHosts)
-	case port < 1 || port > math.MaxUint16:
-		return nil, fmt.Errorf("--port %d: a port is 1 to %d", port, math.MaxUint16)
+	case port < 0 || port > math.MaxUint16:
+		return nil, fmt.Errorf("--port %d: a port is 1 to %d, and 0 means any that is free", port, math.MaxUint16)
 	case c.Duration("for") < 0 || c.IsSet("for") && c.Duration("for") == 0:
 		return nil, fmt.Errorf("--for %v: it must be a time to come, as 30s", c.Duration("for"))
 	case c.Duration("hold") < 0:
