@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +24,7 @@ const (
 	roleControl = "rig-control" // ARGV…
 	roleHost    = "rig-host"    // NAME, for ps(1)
 	roleJoin    = "rig-join"    // PID COMMAND…
+	roleJoined  = "rig-joined"  // COMMAND…
 )
 
 // insideEnv tells programs that the control process runs (workers of go test -fuzz, a test binary that runs itself) that
@@ -39,6 +42,10 @@ func enter() {
 		hostMain()
 	case roleJoin:
 		os.Exit(joinMain(os.Args[1:]))
+	case roleJoined:
+		err := joined(os.Args[1:])
+		fmt.Fprintf(os.Stderr, "rig: %s: %v\n", os.Args[1], err)
+		os.Exit(126)
 	case roleControl:
 		os.Args = os.Args[1:]
 		unavailable = controlNamespace()
@@ -68,10 +75,26 @@ func again(ctx context.Context, role string, args ...string) *exec.Cmd {
 
 // relay runs the program again below a keeper and exits as it does. It returns only if it cannot.
 func relay() error {
-	keeper := again(context.Background(), roleKeeper, os.Args...)
-	keeper.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
-	status, err := runChild(keeper)
+	if err := otherUsers(); err != nil {
+		return err
+	}
+	reasons, report, err := os.Pipe()
 	if err != nil {
+		return err
+	}
+	defer reasons.Close()
+	keeper := again(context.Background(), roleKeeper, os.Args...)
+	keeper.ExtraFiles = []*os.File{report}
+	status, err := runChild(keeper, unix.CLONE_NEWPID|unix.CLONE_NEWNS, func() error {
+		report.Close()
+		// The keeper closes its end when it has started the control process, or says why it could not.
+		if reason, err := io.ReadAll(reasons); err != nil || len(reason) > 0 {
+			return errors.Join(err, errors.New(string(reason)))
+		}
+		return nil
+	})
+	if err != nil {
+		report.Close()
 		return fmt.Errorf("no new namespaces: %w", err)
 	}
 	os.Exit(status)
@@ -81,36 +104,57 @@ func relay() error {
 // keep is the keeper: process 1 of the pid namespace, still on the machine's network. It starts the control process, waits
 // for whatever is orphaned in the namespace, and takes all of it along when the control process has ended.
 func keep(argv []string) int {
-	if err := privateMounts(); err != nil {
-		fmt.Fprintln(os.Stderr, "rig:", err)
-		return 1
+	report := os.NewFile(3, "report to the relay")
+	unix.CloseOnExec(int(report.Fd()))
+	err := privateMounts()
+	var status int
+	if err == nil {
+		control := again(context.Background(), roleControl, argv...)
+		control.Env = append(os.Environ(), insideEnv+"="+pidNamespace())
+		status, err = runChild(control, unix.CLONE_NEWNET|unix.CLONE_NEWNS, report.Close)
 	}
-	control := again(context.Background(), roleControl, argv...)
-	control.Env = append(os.Environ(), insideEnv+"="+pidNamespace())
-	control.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
-	status, err := runChild(control)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "rig: no new network namespace:", err)
+		fmt.Fprint(report, err)
 		return 1
 	}
 	return status
 }
 
+// otherUsers fails for the root of a user namespace that cannot become the users of the hosts.
+func otherUsers() error {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return err
+	}
+	var inside, outside, n int
+	if _, err := fmt.Sscan(string(text), &inside, &outside, &n); err != nil || inside > firstUID || inside+n < firstUID+100 {
+		return fmt.Errorf("it needs root of a machine, not of a user namespace without further users (uid_map: %s)",
+			strings.Join(strings.Fields(string(text)), " "))
+	}
+	return nil
+}
+
 // relayed are the signals that go on to the child: what a terminal, go test or a service manager sends.
 var relayed = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM}
 
-// runChild runs a child on our own streams, passes signals on to it and returns its status. It waits for every other child
-// too, as the first process of a pid namespace must. The kernel kills the child when this process dies; for that it
-// watches the thread that started the child, so runChild is for the main goroutine, and nothing else runs beside it.
-func runChild(cmd *exec.Cmd) (status int, err error) {
+// runChild runs a child in new namespaces on our own streams, passes signals on to it and returns its status. It waits for every
+// other child too, as the first process of a pid namespace must. The kernel kills the child when this process dies; for that
+// it watches the thread that started the child, so runChild is for the main goroutine, and nothing else runs beside it.
+// If started, called after the start, fails, that is an error of the start.
+func runChild(cmd *exec.Cmd, namespaces uintptr, started func() error) (status int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, append(relayed, syscall.SIGCHLD)...)
 	defer signal.Stop(signals)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	if err := started(); err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
 		return 0, err
 	}
 	for {
@@ -261,11 +305,11 @@ func join(ctx context.Context, pid int, name string, arg ...string) *exec.Cmd {
 	return cmd
 }
 
-// joinMain runs a command in the namespaces of another process and returns its status; 126 if there was none.
+// joinMain has a command run in the namespaces of another process and returns its status, or 126.
 func joinMain(args []string) int {
 	status, err := joinRun(args[0], args[1:])
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "rig: %s in the namespaces of process %s: %v\n", args[1], args[0], err)
+		fmt.Fprintf(os.Stderr, "rig: the namespaces of process %s: %v\n", args[0], err)
 		return 126
 	}
 	return status
@@ -274,7 +318,7 @@ func joinMain(args []string) int {
 func joinRun(pid string, argv []string) (int, error) {
 	runtime.LockOSThread() // what follows is for this thread and what it starts
 	var namespaces []int
-	for _, which := range []string{"net", "uts", "ipc", "pid", "mnt"} { // mnt last: it has another /proc
+	for _, which := range []string{"net", "uts", "ipc", "pid", "mnt"} {
 		fd, err := unix.Open("/proc/"+pid+"/ns/"+which, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return 0, err
@@ -290,15 +334,13 @@ func joinRun(pid string, argv []string) (int, error) {
 			return 0, err
 		}
 	}
-	path, err := exec.LookPath(argv[0])
+	alive, hold, err := os.Pipe()
 	if err != nil {
 		return 0, err
 	}
-	// Not exec.Cmd: it would look at file descriptors through /proc and start helpers of its own.
-	p, err := os.StartProcess(path, argv, &os.ProcAttr{
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
-	})
+	defer hold.Close()
+	p, err := os.StartProcess("/proc/self/exe", append([]string{roleJoined}, argv...),
+		&os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, alive}})
 	if err != nil {
 		return 0, err
 	}
@@ -307,6 +349,26 @@ func joinRun(pid string, argv []string) (int, error) {
 		return 0, err
 	}
 	return shellStatus(state.Sys().(syscall.WaitStatus)), nil
+}
+
+// joined becomes the command, and returns only if that fails. It first arranges to be killed when joinRun's process dies, and
+// looks whether that has happened already: the pipe on descriptor 3 has then no other end. SysProcAttr.Pdeathsig cannot do
+// this: it takes a parent in another pid namespace for a dead one.
+func joined(argv []string) error {
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil {
+		return err
+	}
+	const alive = 3
+	unix.CloseOnExec(alive)
+	if n, err := unix.Poll([]unix.PollFd{{Fd: alive}}, 0); n != 0 || err != nil {
+		return errors.New("nobody waits for it any more")
+	}
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(path, argv, os.Environ())
 }
 
 // machine is a command on the machine's own network, with its own files, from wherever we are.

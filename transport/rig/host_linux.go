@@ -114,8 +114,9 @@ func hostNetwork(spec *hostSpec) error {
 	return nil
 }
 
-// Users of the hosts have numbers that nobody on the machine has: the kernel counts a user's processes over all namespaces.
-const firstUID = 76001
+// The users' numbers begin here: where hardly anybody on a machine has one, since the kernel counts a user's processes over all
+// namespaces, and below the 65,536 that a container may have.
+const firstUID = 7601
 
 // hostFiles are the files of a host that differ from the machine's. It is called while the machine's are still to be seen.
 func hostFiles(spec *hostSpec) ([]file, error) {

@@ -27,8 +27,8 @@
 // A rig to play with, one host with each daemon, until the time is up or Ctrl-C, and two ways inside:
 //
 //	RIG_HOLD=10m go test ./transport/rig -run TestHold -v -timeout 0
-//	nsenter -n -m -p -t $(pgrep -f ^rig-control) pdsh -R rsh -l tester-bash -w h1,h2 hostname
-//	nsenter -n -m -p -u -t $(pgrep -f '^rig-host h1$') bash
+//	nsenter -n -m -p -t $(pgrep -nf ^rig-control) pdsh -R rsh -l tester-bash -w h1,h2 hostname
+//	nsenter -n -m -p -u -t $(pgrep -nf '^rig-host h1$') bash
 //
 // # Adding something to hosts
 //
