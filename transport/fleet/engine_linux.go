@@ -272,17 +272,18 @@ func (e *engine) step(c *conn, data []byte) []byte {
 		switch c.state {
 		case inPort:
 			end := bytes.IndexByte(data, 0)
+			if end > len("65535") || end < 0 && len(data) > len("65535") {
+				e.close(c)
+				return nil
+			}
 			if end < 0 {
-				if len(data) > len("65535") {
-					e.close(c)
-				}
 				return data
 			}
-			port := 0
+			var port uint64
 			if end > 0 {
 				var err error
-				port, err = strconv.Atoi(string(data[:end]))
-				if err != nil || port < 0 || port > 65535 || port > 0 && !e.fleet.Server.AnyPort && !reserved(uint16(port)) {
+				port, err = strconv.ParseUint(string(data[:end]), 10, 16)
+				if err != nil || port > 0 && !e.fleet.Server.AnyPort && !reserved(uint16(port)) {
 					e.close(c)
 					return nil
 				}
@@ -290,7 +291,7 @@ func (e *engine) step(c *conn, data []byte) []byte {
 			data = data[end+1:]
 			c.state = inHeader
 			if port > 0 {
-				e.connectBack(c, port)
+				e.connectBack(c, int(port))
 			}
 		case inHeader:
 			command, n := cutHeader(data)

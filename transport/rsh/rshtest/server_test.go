@@ -97,8 +97,18 @@ func TestIPv6(t *testing.T) {
 func TestInputBehindHeader(t *testing.T) {
 	s := &Server{AnyPort: true}
 	c := rcmd(t, newServer(t, s), false, "read a; read b; echo $b $a\x00one\ntwo\n") // the helper's own NUL follows
-	if out, wasReset := rest(c.main); out != "\x00two one\n" && !wasReset {
+	if out, _ := rest(c.main); out != "\x00two one\n" {
 		t.Errorf("%q", out)
+	}
+}
+
+// Between the command and the connection, input that the command leaves unread costs none of its output.
+func TestRelayUnreadInput(t *testing.T) {
+	s := &Server{AnyPort: true, Behaviour: MustParseBehaviour("slow=0s")}
+	c := rcmd(t, newServer(t, s), false, "read a; echo $a")
+	io.WriteString(c.main, "one\n"+strings.Repeat("unread\n", 1000))
+	if out, wasReset := rest(c.main); out != "\x00one\n" || wasReset {
+		t.Errorf("%q, reset %v", out, wasReset)
 	}
 }
 
