@@ -16,7 +16,8 @@
 //	*Conn ──Close: give back───────┘                    │ a listener's port is nobody else's
 //	                                                    │
 //	Lease(ctx, local) ──► *Listener ──Accept──► the host's connection back; the port serves the next session
-//	                           └──Release: it never came; the port is retired for a minute
+//	                          ├─ Return: it cannot come any more; the port serves the next session
+//	                          └─ Release: it never came; the port is retired for a minute
 //
 // # Choosing
 //
@@ -45,9 +46,10 @@
 // range: at a round trip of 200 ms, where a lease lasts about 400 ms, 250 listeners set up 600 sessions a second.
 //
 // A port listens exactly while it is lent. Between two leases the socket stays bound but does not listen: a connection that is
-// pending when the lease ends is reset, and one that comes too early is refused. A lease that ends without its connection retires
-// the port, bound and deaf, and without SO_REUSEADDR so that other processes cannot have it either: a connect back that comes late
-// meets nobody. That lasts 60 s, or less only when more than half of the pool is retired and a session waits for a listener.
+// pending when the lease ends is reset, and one that comes too early is refused. A host that has answered or hung up connects back
+// no more, so its lease is returned. Any other lease that ends without its connection retires the port, bound and deaf,
+// and without SO_REUSEADDR so that other processes cannot have it either: a connect back that comes late meets nobody.
+// That lasts 60 s, or less only when more than half of the pool is retired and a session waits for a listener.
 // Listeners without a lease are closed after a second.
 //
 // # Who owns what

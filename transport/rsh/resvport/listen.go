@@ -26,7 +26,7 @@ const (
 // pool is the listeners. A socket is lent, or idle, or retired; only while lent does it listen.
 //
 //	         ┌── Accept: the connection came ──► hush ──► idle ──1 s──► close
-//	open ──► lent                                └─► or to the next who waits
+//	open ──► lent ─ Return: it cannot come any more ─┘└─► or to the next who waits
 //	         └── Release, or ctx ended ────────► hold ──► retired ──60 s──► close
 type pool struct {
 	limit   int // sockets, the retired ones included: half of the range, so that the other half is there for dials
@@ -63,7 +63,7 @@ func (p *pool) init(ports int) {
 	p.lent = make(map[*socket]bool)
 }
 
-// Listener is a listening reserved port, for one session, until Accept has returned a connection or Release was called.
+// Listener is a listening reserved port, for one session, until Accept has returned a connection, or Return or Release was called.
 type Listener struct {
 	a     *Allocator
 	s     *socket
@@ -75,7 +75,7 @@ type Listener struct {
 // of rcmd(3). It listens on that address alone. That costs a listener for each address of this machine that is in use (the same ports
 // serve all of them), and nobody who cannot reach that address ever sees the port.
 //
-// Take it after the connection to the host, whose LocalAddr says local, and end it with Accept or Release. If there is no
+// Take it after the connection to the host, whose LocalAddr says local, and end it with Accept, Return or Release. If there is no
 // listener Lease waits until ctx ends; the error then wraps [transport.ErrNoPorts] and the context's cause.
 func (a *Allocator) Lease(ctx context.Context, local netip.Addr) (*Listener, error) {
 	if err := a.Check(); err != nil {
@@ -468,6 +468,15 @@ func (l *Listener) Accept(ctx context.Context) (*net.TCPConn, error) {
 	}
 }
 
+// Return ends the lease without its connection, and the next session has the port at once: for a host that has answered or hung
+// up. rshd(8) connects back before it says a word, so what it wanted to connect is pending, and is reset here. After Accept
+// has returned a connection it does nothing; it must not be called while Accept is waiting.
+func (l *Listener) Return() {
+	if l.end() {
+		l.a.next(l.s)
+	}
+}
+
 // Release ends the lease without its connection; after Accept has returned one it does nothing. A blocked Accept returns
 // [net.ErrClosed]. For a minute the port is refused to the host, which may still try to connect, and to everybody else,
 // who would get that connection.
@@ -486,7 +495,7 @@ func (l *Listener) end() bool {
 	return first
 }
 
-// next hands a socket that has had its connection to the next session.
+// next hands a socket that can have no connection any more to the next session.
 func (a *Allocator) next(s *socket) {
 	if err := hush(s.ln); err != nil {
 		a.drop(s)

@@ -195,6 +195,42 @@ func TestPendingConnection(t *testing.T) {
 	}
 }
 
+// TestReturn: a host that refuses the session has connected back before, or never will. Its port is the next session's at once.
+func TestReturn(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	withHosts(t)
+	a := newAllocator(t, 700, 709)
+	c, d := hostMain(t, a), hostMain(t, a)
+	ports := make(map[uint16]bool)
+	for i := range 100 {
+		l := lease(t, a, hereAddr)
+		ports[l.Port()] = true
+		if i < 3 {
+			say(t, d, "back "+from(1000+i)+" "+at(l))
+			if got := hear(t, d); got != "connected" {
+				t.Fatal(got)
+			}
+		}
+		l.Return()
+		if i < 3 {
+			if got := hear(t, d); !strings.Contains(got, "reset") {
+				t.Errorf("pending at the return: %q, want a reset", got)
+			}
+		}
+		l.Release() // nothing any more
+	}
+	l := lease(t, a, hereAddr)
+	say(t, c, "back "+from(1010)+" "+at(l))
+	if got := accept(t, l).RemoteAddr().(*net.TCPAddr).Port; got != 1010 {
+		t.Errorf("accepted a connection from port %d", got)
+	}
+	if s := a.Stats(); len(ports) != 1 || s.Retired != 0 || s.Listeners != 1 {
+		t.Errorf("%d ports, %+v", len(ports), s)
+	}
+}
+
 // TestStranger: only a reserved port proves that rshd is calling.
 func TestStranger(t *testing.T) {
 	if !inside(t) {
