@@ -8,14 +8,23 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// fetch returns the directory that the daemon's package is unpacked in, and gets it first if it is not there yet.
-// One process at a time does that, others wait for it.
+// fetch returns the directory that the daemon's package is unpacked in, and gets it first if it is not there yet. A failure
+// is remembered: many tests may ask, and a machine without network takes its time.
 func fetch(d Daemon) (dir string, err error) {
+	once, _ := fetched.LoadOrStore(d, sync.OnceValues(func() (string, error) { return fetchPackage(d) }))
+	return once.(func() (string, error))()
+}
+
+var fetched sync.Map // of a Daemon, to its call of fetchPackage
+
+// fetchPackage lets one process at a time get packages, while others wait for it.
+func fetchPackage(d Daemon) (dir string, err error) {
 	cache := os.Getenv("MULTI_RSH_RIG_CACHE")
 	if cache == "" {
 		user, err := os.UserCacheDir()
@@ -46,18 +55,22 @@ func fetch(d Daemon) (dir string, err error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil // somebody got it while we waited
 	}
-	work, err := os.MkdirTemp(cache, "unpack-")
-	if err != nil {
+	work := filepath.Join(cache, "unpack")
+	if err := os.RemoveAll(work); err != nil { // what a killed process has left
 		return "", err
 	}
 	defer os.RemoveAll(work)
+	if err := os.Mkdir(work, 0o755); err != nil {
+		return "", err
+	}
 	// As root apt-get downloads as the user _apt, who may not be allowed into the directory.
 	const script = `cd "$1" && apt-get -q -o APT::Sandbox::User=root download "$2" && dpkg -x ./"$2"_*.deb ./root`
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	out, err := machine(ctx, "sh", "-c", script, "sh", work, string(d)).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("package %s could not be fetched (apt-get update?): %w: %s", d, err, strings.TrimSpace(string(out)))
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return "", fmt.Errorf("package %s could not be fetched (apt-get update?): %w: %s", d, err, lines[len(lines)-1])
 	}
 	root := filepath.Join(work, "root")
 	if err := missingLibraries(filepath.Join(root, "usr/sbin/in.rshd")); err != nil {

@@ -14,6 +14,9 @@
 // Namespaces have no names and no files: they end with their processes. The kernel kills the keeper when the program dies,
 // however it dies, and with the keeper everything in its pid namespace. So there is never anything to clean up.
 //
+// On the control side there is no other network than the rig's, names come from /etc/hosts alone, and /run is empty. Programs
+// that the test starts are in there with it; so a benchmark runs other people's programs against the same hosts.
+//
 // Files that differ from the machine's (passwd, pam.d/rsh, hosts, …) are in an overlay over /etc and in a tmpfs over /run,
 // both mounted in the namespaces alone. Everything else a host sees is the machine's.
 //
@@ -32,9 +35,9 @@
 //
 // # Adding something to hosts
 //
-// What a host serves is a list of services (a port and a program, as in inetd.conf), chosen in startHost; files that the
-// program needs are written in hostFiles, into the private /etc or below /run/rig. Settings travel from the test to
-// the host in hostSpec. A further server, sshd -i for one, is another service.
+// A setting goes from Config into a hostSpec (Host.spec) and so to the host's process, which makes the host of it (becomeHost).
+// What a host serves is a list of services, each a port and a program as in inetd.conf; a further server, sshd -i for one, is
+// another service. Files that it needs are written in hostFiles, into the private /etc or below /run/rig.
 package rig
 
 import (
@@ -62,7 +65,7 @@ type Daemon string
 const (
 	Redone Daemon = "rsh-redone-server"
 	Netkit Daemon = "rsh-server"
-	Both   Daemon = "both" // odd hosts Redone, even hosts Netkit
+	Both   Daemon = "both" // in turn: Redone, Netkit, Redone …
 )
 
 // Config says what to start. The zero value is one host with Redone.
@@ -137,8 +140,11 @@ func Start(cfg Config) (*Rig, error) {
 	if cfg.Names == 0 {
 		cfg.Names = defaultNames
 	}
-	if cfg.Names > 254 {
-		return nil, fmt.Errorf("rig: %d names for each host: at most 254", cfg.Names)
+	if cfg.Hosts < 0 || cfg.Names < 0 || cfg.Names > 254 {
+		return nil, fmt.Errorf("rig: %d hosts with %d names each: 1 to 254 are possible", cfg.Hosts, cfg.Names)
+	}
+	if cfg.Daemon != Redone && cfg.Daemon != Netkit && cfg.Daemon != Both {
+		return nil, fmt.Errorf("rig: no daemon %q", cfg.Daemon)
 	}
 	return start(cfg)
 }
@@ -155,7 +161,7 @@ func (h *Host) Addr(j int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 77, byte(h.N), byte(j)})
 }
 
-// Addr6 is the same in IPv6: fd77:N::j, and for 0 fd76::1:N.
+// Addr6 is the same in IPv6: fd77:N::j, and for 0 fd76::1:N; N and j as they are written in decimal.
 func (h *Host) Addr6(j int) netip.Addr {
 	if j == 0 {
 		return netip.MustParseAddr(fmt.Sprintf("fd76::1:%d", h.N))

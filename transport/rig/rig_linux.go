@@ -98,7 +98,7 @@ func (f *fleet) writeHosts() error {
 	return os.Rename("/etc/hosts.new", "/etc/hosts")
 }
 
-// usual is how many hosts have names from the start, and defaultNames of their addresses.
+// usual is how many hosts have names from the start, with defaultNames of their addresses.
 const usual = 32
 
 func (f *fleet) init() error {

@@ -394,10 +394,17 @@ func TestSeveralRigs(t *testing.T) {
 	}
 }
 
-func TestTooMany(t *testing.T) {
+func TestBadConfig(t *testing.T) {
 	New(t, Config{}) // or a skip
-	if _, err := Start(Config{Hosts: 254}); err == nil || !strings.Contains(err.Error(), "253 of 254 are left") {
-		t.Errorf("254 hosts beside one: %v", err)
+	for want, cfg := range map[string]Config{
+		"253 of 254 are left": {Hosts: 254},
+		"-1 hosts":            {Hosts: -1},
+		"255 names":           {Names: 255},
+		`no daemon "inetd"`:   {Daemon: "inetd"},
+	} {
+		if r, err := Start(cfg); err == nil || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, %v; want an error with %q", cfg, r, err, want)
+		}
 	}
 }
 
@@ -500,6 +507,21 @@ func TestKilled(t *testing.T) {
 				return true
 			})
 		})
+	}
+}
+
+// A shared rig runs on after the test that it was started for, and leaves nothing for goleak to find.
+func TestShared(t *testing.T) {
+	var first *Rig
+	t.Run("first", func(t *testing.T) { first = Shared(t, Config{Names: 3}) })
+	if first == nil {
+		t.SkipNow() // as the first did, with the reason
+	}
+	if again := Shared(t, Config{Names: 3}); again != first {
+		t.Error("the same Config, another rig")
+	}
+	if got, err := rcmd(first.Hosts[0].Addr(1), "tester-bash", "echo out", true); err != nil || got.Stdout != "out\n" {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
