@@ -144,7 +144,11 @@ func (s *session) handshake(clock *clock, lease *resvport.Listener, command stri
 	}
 	// The host connects back before it answers, so with the answer in hand the stderr channel is already there.
 	if s.early, err = readStatus(s.main, make([]byte, 512)); err != nil {
-		if errors.Is(err, transport.ErrAuth) {
+		auth := errors.Is(err, transport.ErrAuth)
+		if lease != nil && (auth || errors.Is(err, transport.ErrProtocol)) {
+			lease.Return() // it has answered or hung up, so it will not connect any more
+		}
+		if auth {
 			return transport.PhaseAuth, err
 		}
 		return transport.PhaseHandshake, clock.cause(err)
