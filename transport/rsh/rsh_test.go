@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"multirsh/transport"
 	"multirsh/transport/rig"
@@ -18,7 +21,13 @@ import (
 )
 
 // The tests run in a network namespace of their own where that is allowed, as root there: reserved ports and loopback are theirs.
-func TestMain(m *testing.M) { rig.Main(m) }
+func TestMain(m *testing.M) {
+	rig.Enter()
+	if spec := os.Getenv(holdVar); spec != "" {
+		hold(spec)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // needPorts skips a test where reserved ports cannot be had.
 func needPorts(t testing.TB) {
