@@ -10,11 +10,17 @@ import (
 	"syscall"
 )
 
-// bufferSize is what one read takes at most.
-const bufferSize = 64 << 10
+// What one read takes at most: a session begins with small reads and goes over to large ones while they fill up.
+const (
+	smallRead = 2 << 10
+	largeRead = 64 << 10
+)
 
-// buffers are shared by all sessions and held only while bytes are at hand: thousands of silent sessions cost none.
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+// The buffers are shared by all sessions and held only while bytes are at hand: thousands of silent sessions cost none.
+var (
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, smallRead); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeRead); return &b }}
+)
 
 // reader reads a connection without holding a buffer while it waits.
 type reader struct {
@@ -24,8 +30,10 @@ type reader struct {
 	patience atomic.Int64  // how long a silence may be, in ns; 0: for ever
 
 	attempt func(fd uintptr) bool
-	buf     *[bufferSize]byte
-	n       int
+	buffers *sync.Pool // from which buf comes, and the next one
+	buf     *[]byte
+	n       int // read(2)'s result
+	last    int // bytes that the last read with success gave
 	err     error
 }
 
@@ -38,15 +46,19 @@ func (r *reader) init(conn *net.TCPConn) {
 
 // once is one read(2) as syscall.RawConn wants it: false means to call again when there is something to read.
 func (r *reader) once(fd uintptr) bool {
-	r.buf = buffers.Get().(*[bufferSize]byte)
+	r.buffers = &smallBuffers
+	if r.last >= smallRead {
+		r.buffers = &largeBuffers
+	}
+	r.buf = r.buffers.Get().(*[]byte)
 	for {
-		r.n, r.err = syscall.Read(int(fd), r.buf[:])
+		r.n, r.err = syscall.Read(int(fd), *r.buf)
 		if r.err != syscall.EINTR {
 			break
 		}
 	}
 	if r.err == syscall.EAGAIN {
-		buffers.Put(r.buf)
+		r.buffers.Put(r.buf)
 		return false
 	}
 	return true
@@ -60,14 +72,15 @@ func (r *reader) read(feed func([]byte) bool) (more bool, err error) {
 	if err := r.raw.Read(r.attempt); err != nil {
 		return false, err
 	}
-	defer buffers.Put(r.buf)
+	defer r.buffers.Put(r.buf)
 	switch {
 	case r.err != nil:
 		return false, r.err
 	case r.n == 0:
 		return false, io.EOF
 	}
-	return feed(r.buf[:r.n]), nil
+	r.last = r.n
+	return feed((*r.buf)[:r.n]), nil
 }
 
 // send brings the script to the host, and the input behind it. What is short goes at once; the rest has a goroutine.
@@ -96,18 +109,18 @@ func (s *session) send(others *sync.WaitGroup) {
 
 // sendInput sends the input. Its error is one of reading it; a host that takes no more shows where we read.
 func (s *session) sendInput() error {
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+	buf := largeBuffers.Get().(*[]byte)
+	defer largeBuffers.Put(buf)
 	input, size := s.cmd.Stdin, s.cmd.Stdin.Size()
 	for at := int64(0); at < size; {
-		n, err := input.ReadAt(buf[:min(bufferSize, size-at)], at)
+		n, err := input.ReadAt((*buf)[:min(largeRead, size-at)], at)
 		if n == 0 {
 			if err == io.EOF {
 				err = errors.New("it is shorter than it was")
 			}
 			return fmt.Errorf("input: %w", err)
 		}
-		if _, err := s.main.Write(buf[:n]); err != nil {
+		if _, err := s.main.Write((*buf)[:n]); err != nil {
 			return nil
 		}
 		at += int64(n)
