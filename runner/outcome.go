@@ -61,7 +61,7 @@ func (e *StopError) Error() string {
 	if e.Confirmed {
 		return e.Cause.Error()
 	}
-	return e.Cause.Error() + "; the host did not confirm the end, so the command may still be running there"
+	return e.Cause.Error() + "; the host has not confirmed the end"
 }
 
 func (e *StopError) Unwrap() error { return e.Cause }

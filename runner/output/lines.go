@@ -148,7 +148,7 @@ func (l *Lines) finish(e runner.Event) error {
 			return err
 		}
 	}
-	if r := e.Result; !l.Quiet && r.Outcome != runner.OK && !neverTried(r) {
+	if r := e.Result; !l.Quiet && r.Outcome != runner.OK && !stoppedWithRun(r) {
 		notice := e.Host.Name + ": " + endingOf(r).String()
 		if r.Err != nil {
 			notice += ": " + sentence(r.Err)

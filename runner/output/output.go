@@ -65,32 +65,45 @@ type ending struct {
 	outcome runner.Outcome
 	code    int    // of exit
 	detail  string // name of the signal, phase of the timeout
+	loose   bool   // we stopped it, and the host has not confirmed that
 }
 
 func endingOf(r *runner.Result) ending {
-	switch e := (ending{outcome: r.Outcome}); r.Outcome {
+	e := ending{outcome: r.Outcome}
+	switch r.Outcome {
 	case runner.Exit:
 		e.code = r.Status.Code
-		return e
 	case runner.Signal:
 		e.detail = r.Status.Signal
-		return e
 	case runner.Timeout:
 		e.detail = string(r.Phase())
-		return e
-	default:
-		return e
 	}
+	if stop := (*runner.StopError)(nil); errors.As(r.Err, &stop) {
+		e.loose = !stop.Confirmed
+	}
+	return e
 }
 
 func (e ending) String() string {
+	text := string(e.outcome)
 	switch {
 	case e.outcome == runner.Exit:
-		return "exit " + strconv.Itoa(e.code)
+		text += " " + strconv.Itoa(e.code)
 	case e.detail != "":
-		return string(e.outcome) + " " + e.detail
+		text += " " + e.detail
 	}
-	return string(e.outcome)
+	if e.loose {
+		text += ", may still be running"
+	}
+	return text
+}
+
+// rank orders those that are known to have ended before the others.
+func (e ending) rank() int {
+	if e.loose {
+		return 1
+	}
+	return 0
 }
 
 // order is that of the outcomes in a summary.
@@ -104,12 +117,19 @@ func compareEndings(a, b ending) int {
 		cmp.Compare(slices.Index(order, a.outcome), slices.Index(order, b.outcome)),
 		cmp.Compare(a.code, b.code),
 		cmp.Compare(a.detail, b.detail),
+		cmp.Compare(a.rank(), b.rank()),
 	)
 }
 
 // neverTried tells whether the run ended before it came to this host.
 func neverTried(r *runner.Result) bool {
 	return (r.Outcome == runner.Cancelled || r.Outcome == runner.Skipped) && r.Phase() == ""
+}
+
+// stoppedWithRun tells whether the host ended because the run did, as it should: the summary names it, and thousands of
+// notices would only hide what matters.
+func stoppedWithRun(r *runner.Result) bool {
+	return neverTried(r) || r.Outcome == runner.Cancelled && !endingOf(r).loose
 }
 
 // maxSentence is where a host's error is cut, in bytes: it may hold what the far side said instead of running the command.

@@ -116,6 +116,7 @@ func story() []runner.Event {
 		failed(9, runner.Refused, transport.PhaseConnect, syscall.ECONNREFUSED),
 		failed(10, runner.Unknown, transport.PhaseStart, errors.New("the command did not start: \x1b[2JThis account is\n\tcurrently not  available.\r\n")),
 		failed(11, runner.Cancelled, transport.PhaseRun, &runner.StopError{Cause: errors.New("interrupted"), Confirmed: true}),
+		failed(16, runner.Cancelled, transport.PhaseRun, &runner.StopError{Cause: errors.New("interrupted")}),
 		left,
 		left3,
 		finish(14, runner.Result{Outcome: runner.Cancelled, Err: context.Canceled}),

@@ -19,14 +19,14 @@ import (
 //	timeout connect (1): node007
 //	ok, but left a child running (1): node020
 //
-// A run of one host that was tried has no such text, unless a child was left running: [Lines] has said it all.
+// A run of one host has no such text where [Lines] has said it all, unless a child was left running.
 // It remembers the names of hosts that were not ok and nothing of the others.
 type Summary struct {
 	W     io.Writer
 	Width int // columns of the terminal that W is; 0: it is none, and no line is wrapped or cut
 
 	hosts    int
-	untried  int
+	untold   int // hosts of which Lines says nothing
 	outcomes map[runner.Outcome]int
 	failed   map[ending][]string
 	children map[ending][]string // hosts where a child was left running
@@ -45,8 +45,8 @@ func (s *Summary) Event(e runner.Event) error {
 	}
 	s.hosts++
 	s.outcomes[e.Result.Outcome]++
-	if neverTried(e.Result) {
-		s.untried++
+	if stoppedWithRun(e.Result) {
+		s.untold++
 	}
 	how := endingOf(e.Result)
 	if how.outcome != runner.OK {
@@ -61,7 +61,7 @@ func (s *Summary) Event(e runner.Event) error {
 // Close implements [runner.Sink]: it writes the summary, in one Write.
 func (s *Summary) Close() error {
 	var b strings.Builder
-	if s.hosts > 1 || s.untried > 0 {
+	if s.hosts > 1 || s.untold > 0 {
 		s.line(&b, fmt.Sprintf("%s: %s", number(s.hosts, "host"), counts(s.outcomes)))
 		for _, how := range slices.SortedFunc(maps.Keys(s.failed), compareEndings) {
 			names := s.failed[how]
