@@ -1,0 +1,66 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"golang.org/x/term"
+
+	"multirsh/runner"
+	"multirsh/runner/output"
+)
+
+// console is the sink of a run: the lines of the hosts, the status for when it is asked for, and the summary.
+type console struct {
+	lines    output.Lines
+	progress output.Progress
+	summary  output.Summary
+	stderr   io.Writer
+	total    int
+	quiet    bool
+	failed   bool // the lines could not be written: what the summary has seen is then not the whole run
+}
+
+func (e *env) console(c *config, total int) *console {
+	width := 0
+	if file, is := terminal(e.Stderr); is {
+		if columns, _, err := term.GetSize(int(file.Fd())); err == nil {
+			width = columns
+		}
+	}
+	return &console{
+		lines:    output.Lines{Stdout: e.Stdout, Stderr: e.Stderr, NoLabels: c.noLabels, Quiet: c.quiet},
+		progress: output.Progress{Width: width},
+		summary:  output.Summary{W: e.Stderr, Width: width},
+		stderr:   e.Stderr,
+		total:    total,
+		quiet:    c.quiet,
+	}
+}
+
+// Event implements runner.Sink.
+func (s *console) Event(ev runner.Event) error {
+	if err := s.progress.Event(ev); err != nil {
+		return err
+	}
+	if err := s.summary.Event(ev); err != nil {
+		return err
+	}
+	err := s.lines.Event(ev)
+	s.failed = s.failed || err != nil
+	return err
+}
+
+// Close implements runner.Sink.
+func (s *console) Close() error {
+	if s.quiet || s.failed {
+		return nil
+	}
+	return s.summary.Close()
+}
+
+// status shows how far the run is. Where that cannot be written there is nobody to tell.
+func (s *console) status(now time.Time) {
+	s.progress.Status(s.stderr, now, s.total)
+	io.WriteString(s.stderr, "Ctrl-C again within a second stops\n")
+}

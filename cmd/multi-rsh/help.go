@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// version is set by the linker for a release.
+var version = "0.1.0"
+
+//go:embed multi-rsh.1
+var manual []byte
+
+// helpTemplate is the whole of --help. It fits a screen of 80 by 40.
+const helpTemplate = `multi-rsh runs a command on many hosts at once, over rsh.
+
+  multi-rsh [options] "command" host...
+  multi-rsh [options] -l FILE command [argument...]    (or -w, or WCOLL=FILE)
+{{range .}}
+{{.Name}}
+{{range .Options}}  {{.Usage}}
+{{end}}{{end}}
+Examples
+  multi-rsh -R rsh -u ops -p 400 "uptime" node1 node2 node3
+  multi-rsh -R rsh -l hosts.txt uname -a
+  multi-rsh -R rsh -w 'node[001-640]!node007' systemctl is-active sshd
+`
+
+type helpGroup struct {
+	Name    string
+	Options []helpLine
+}
+
+type helpLine struct{ *option }
+
+// Usage is the option's line, with the long names in one column.
+func (o helpLine) Usage() string {
+	letter := "   "
+	if o.letters != "" {
+		letter = "-" + o.letters[:1] + ","
+	}
+	return fmt.Sprintf("%s --%-20s  %s", letter, strings.TrimSpace(o.name+" "+o.arg), o.text)
+}
+
+func writeHelp(w io.Writer) error {
+	var groups []helpGroup
+	for _, o := range options {
+		if len(groups) == 0 || groups[len(groups)-1].Name != o.group {
+			groups = append(groups, helpGroup{Name: o.group})
+		}
+		last := &groups[len(groups)-1]
+		last.Options = append(last.Options, helpLine{o})
+	}
+	var page bytes.Buffer // the library's printer drops write errors
+	cli.HelpPrinterCustom(&page, helpTemplate, groups, nil)
+	_, err := w.Write(page.Bytes())
+	return err
+}
+
+// writeManual writes the page as it is, or through man(1) where a person reads it and there is one.
+func writeManual(e *env) error {
+	if isTerminal(e.Stdout) {
+		if man, err := exec.LookPath("man"); err == nil {
+			page := exec.Command(man, "-l", "-")
+			page.Stdin, page.Stdout, page.Stderr = bytes.NewReader(manual), e.Stdout, e.Stderr
+			return page.Run()
+		}
+	}
+	_, err := e.Stdout.Write(manual)
+	return err
+}

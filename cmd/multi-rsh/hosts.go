@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"iter"
+	"os"
+	"strconv"
+	"strings"
+
+	"multirsh/runner/hostlist"
+	"multirsh/runner/inventory"
+	"multirsh/transport"
+)
+
+// selection is the hosts of a run.
+type selection struct {
+	count int
+	all   iter.Seq[transport.Host] // made as they are asked for
+	by    map[string]bool          // the transports that they are reached by
+}
+
+var transportNames = []string{"rsh", "exec"}
+
+// selectHosts reads the hosts file, or the expressions of the command line, and finds the transport of every host.
+func selectHosts(c *config, stdin io.Reader) (*selection, error) {
+	inv, err := readHosts(c, stdin)
+	if err != nil {
+		return nil, err
+	}
+	if err := inv.Exclude(c.exclude...); err != nil {
+		return nil, badHosts(err)
+	}
+	if inv.Len() == 0 {
+		return nil, usagef("no host is left: all of them are excluded")
+	}
+	s := &selection{count: inv.Len(), by: map[string]bool{}}
+	s.all = inv.Hosts(transport.Host{User: c.user, Transport: c.transport})
+	for host := range s.all {
+		switch {
+		case host.Transport == "" && c.hostsFile == "":
+			return nil, usagef(noDefault)
+		case host.Transport == "":
+			return nil, usagef("%s: %s", host.Name, noDefault)
+		}
+		s.by[host.Transport] = true
+		if c.hostsFile == "" { // only a file makes them differ
+			break
+		}
+	}
+	if s.by["exec"] && strings.Contains(c.command, "%n") {
+		s.all = ranked(s.all)
+	}
+	return s, nil
+}
+
+func readHosts(c *config, stdin io.Reader) (*inventory.Inventory, error) {
+	if c.hostsFile == "" {
+		inv := &inventory.Inventory{}
+		if err := inv.Add(c.hosts...); err != nil {
+			return nil, badHosts(err)
+		}
+		return inv, nil
+	}
+	file, name := stdin, "standard input"
+	if c.hostsFile != "-" {
+		opened, err := os.Open(c.hostsFile)
+		if err != nil {
+			return nil, usagef("%s: %v", c.hostsFile, reason(err))
+		}
+		defer opened.Close()
+		if info, err := opened.Stat(); err == nil && info.IsDir() {
+			return nil, usagef("%s: this is a directory; name a hosts file", c.hostsFile)
+		}
+		file, name = opened, c.hostsFile
+	}
+	inv, err := inventory.Read(file, name, transportNames)
+	if err != nil {
+		return nil, badHosts(err)
+	}
+	return inv, nil
+}
+
+// badHosts is a usageError, which shows the place in the expression that is at fault.
+func badHosts(err error) error {
+	text := err.Error()
+	if syntax := (*hostlist.SyntaxError)(nil); errors.As(err, &syntax) {
+		text += "\n  " + strings.ReplaceAll(syntax.Caret(), "\n", "\n  ")
+	}
+	return &usageError{text}
+}
+
+// ranked numbers the hosts for execcmd's %n.
+func ranked(hosts iter.Seq[transport.Host]) iter.Seq[transport.Host] {
+	return func(yield func(transport.Host) bool) {
+		rank := 0
+		for host := range hosts {
+			host.Vars = map[string]string{"rank": strconv.Itoa(rank)}
+			rank++
+			if !yield(host) {
+				return
+			}
+		}
+	}
+}

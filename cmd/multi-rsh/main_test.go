@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The test binary is the program when it is called by its name: in the scripts, and in tests that need a process to signal.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"multi-rsh": main})
+}
+
+// The scripts show every option, exit status and mistake, on local commands (-R exec). Beside testscript's own commands they
+// have
+//
+//	exits N program args...    run it, and expect exit status N
+//
+// UPDATE_SCRIPTS=1 has the files that they compare rewritten from what the program said.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(script *testscript.Env) error {
+			for _, o := range options {
+				if v := o.variable(); v != "" {
+					script.Setenv(v, "")
+				}
+			}
+			script.Setenv("WCOLL", "")
+			script.Setenv("GORACE", "atexit_sleep_ms=10") // else each program of a -race test sleeps for a second at its end
+			script.Setenv("XDG_STATE_HOME", script.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": func(script *testscript.TestScript, negated bool, args []string) {
+				if negated || len(args) < 2 {
+					script.Fatalf("usage: exits status program [args...]")
+				}
+				want, err := strconv.Atoi(args[0])
+				script.Check(err)
+				got := 0
+				if err := script.Exec(args[1], args[2:]...); err != nil {
+					exit := (*exec.ExitError)(nil)
+					if !errors.As(err, &exit) {
+						script.Fatalf("%v", err)
+					}
+					got = exit.ExitCode()
+				}
+				if got != want {
+					script.Fatalf("exit status %d, want %d", got, want)
+				}
+			},
+		},
+	})
+}
+
+// Every option is used in a script.
+func TestScriptsUseEveryOption(t *testing.T) {
+	var all strings.Builder
+	files, err := os.ReadDir("testdata/script")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile("testdata/script/" + file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	for _, o := range options {
+		for _, letter := range o.letters {
+			if !strings.Contains(all.String(), " -"+string(letter)) {
+				t.Errorf("no script uses -%c", letter)
+			}
+		}
+		if !strings.Contains(all.String(), " --"+o.name) {
+			t.Errorf("no script uses --%s", o.name)
+		}
+	}
+}

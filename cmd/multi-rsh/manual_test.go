@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// section is the part of the manual under a heading.
+func section(t testing.TB, heading string) string {
+	t.Helper()
+	_, text, found := strings.Cut(string(manual), "\n.Sh "+heading+"\n")
+	if !found {
+		t.Fatalf("the manual has no section %s", heading)
+	}
+	text, _, _ = strings.Cut(text, "\n.Sh ")
+	return text
+}
+
+// The manual describes every option that exists, with its letters and its value, and no other.
+func TestManualOptions(t *testing.T) {
+	var want, got []string
+	for _, o := range options {
+		var item strings.Builder
+		for _, letter := range o.letters {
+			item.WriteString("Fl " + string(letter) + " , ")
+		}
+		item.WriteString("Fl Fl " + o.name)
+		if o.arg != "" {
+			item.WriteString(" Ar " + strings.ToLower(o.arg))
+		}
+		want = append(want, item.String())
+	}
+	for line := range strings.Lines(section(t, "DESCRIPTION")) {
+		if item, isItem := strings.CutPrefix(line, ".It "); isItem {
+			got = append(got, strings.TrimSpace(item))
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("options in the table, in the manual (-want +got):\n%s", diff)
+	}
+}
+
+func TestManualEnvironment(t *testing.T) {
+	var want, got []string
+	for _, o := range options {
+		if v := o.variable(); v != "" {
+			want = append(want, v+" --"+o.name)
+		}
+	}
+	for _, match := range regexp.MustCompile(`\.It Ev (MULTI_RSH_\w+)\n\.Fl Fl ([\w-]+)`).FindAllStringSubmatch(section(t, "ENVIRONMENT"), -1) {
+		got = append(got, match[1]+" --"+match[2])
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("variables in the table, in the manual (-want +got):\n%s", diff)
+	}
+}
+
+func TestManualExitStatus(t *testing.T) {
+	items := func(text string) (items []string) {
+		for _, match := range regexp.MustCompile(`(?m)^\.It (.*)$`).FindAllStringSubmatch(text, -1) {
+			items = append(items, match[1])
+		}
+		return items
+	}
+	always, withS, found := strings.Cut(section(t, "EXIT STATUS"), "\n.Fl S ,\n")
+	if !found {
+		t.Fatal("the manual does not say what -S does to the exit status")
+	}
+	number := func(codes ...int) (texts []string) {
+		for _, code := range codes {
+			texts = append(texts, strconv.Itoa(code))
+		}
+		return texts
+	}
+	if diff := cmp.Diff(number(exitOK, exitHosts, exitUsage, exitFailure, exitInterrupted, exitTerminated), items(always)); diff != "" {
+		t.Errorf("exit statuses (-code +manual):\n%s", diff)
+	}
+	want := append([]string{"1 to 255", "128+n"}, number(exitTimeout, exitNoConnect, exitUnknown)...)
+	if diff := cmp.Diff(want, items(withS)); diff != "" {
+		t.Errorf("exit statuses with -S (-code +manual):\n%s", diff)
+	}
+}
+
+// The page is free of warnings in both of the renderers that systems have.
+func TestManualRenders(t *testing.T) {
+	renderers := [][]string{{"mandoc", "-Tlint", "-Wwarning"}, {"groff", "-mdoc", "-ww", "-z", "-Tutf8"}}
+	missing := 0
+	for _, renderer := range renderers {
+		if _, err := exec.LookPath(renderer[0]); err != nil {
+			missing++
+			continue
+		}
+		cmd := exec.Command(renderer[0], renderer[1:]...)
+		cmd.Stdin = bytes.NewReader(manual)
+		said, err := cmd.CombinedOutput()
+		// mandoc's own database may be out of date: that says nothing about the page.
+		complaints := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(said)), "\n"), func(line string) bool {
+			return line == "" || strings.Contains(line, "outdated mandoc.db")
+		})
+		if len(complaints) > 0 {
+			t.Errorf("%s: %v\n%s", renderer[0], err, strings.Join(complaints, "\n"))
+		}
+	}
+	if missing == len(renderers) {
+		t.Skip("neither mandoc nor groff is installed: apt-get install mandoc")
+	}
+}
+
+// The help fits one screen and shows every option.
+func TestHelpFitsAScreen(t *testing.T) {
+	var page bytes.Buffer
+	if err := writeHelp(&page); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(page.String(), "\n"), "\n")
+	if len(lines) < 24 || len(lines) > 40 {
+		t.Errorf("%d lines, want 24 to 40", len(lines))
+	}
+	for _, line := range lines {
+		if len(line) > 80 {
+			t.Errorf("%d columns, want at most 80: %s", len(line), line)
+		}
+	}
+	for _, o := range options {
+		if !strings.Contains(page.String(), " --"+o.name+" ") {
+			t.Errorf("--%s is missing", o.name)
+		}
+	}
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
+)
+
+// option is one option of the command line. The table below is the only place that names them: the parser, the environment,
+// the help and (by a test) the man page follow from it.
+type option struct {
+	name    string // long, without the dashes
+	letters string // short ones, the first is shown first
+	arg     string // what the value is called in the help; empty: a switch
+	many    bool   // may be given more than once
+	action  bool   // says something and ends: no setting, so not taken from the environment
+	group   string
+	text    string
+}
+
+// options in the order of the help.
+var options = []*option{
+	{name: "hosts", letters: "w", arg: "EXPR", many: true, group: "Hosts", text: "these hosts, as 'node[01-16]!node07'; repeatable"},
+	{name: "exclude", letters: "x", arg: "EXPR", many: true, group: "Hosts", text: "but not these; repeatable"},
+	{name: "hosts-file", letters: "l", arg: "FILE", group: "Hosts", text: "hosts and their settings from a file, - for stdin"},
+
+	{name: "user", letters: "u", arg: "USER", group: "Command", text: "user on the hosts; else your own name"},
+	{name: "input", arg: "FILE", group: "Command", text: "what the command reads on every host, - for stdin"},
+	{name: "merge", group: "Command", text: "one channel: stderr comes with stdout"},
+
+	{name: "fanout", letters: "pf", arg: "N", group: "Limits", text: "hosts at once; also -f (64)"},
+	{name: "timeout", letters: "t", arg: "TIME", group: "Limits", text: "for the whole of each host: 30 (seconds), 2m"},
+	{name: "connect-timeout", arg: "TIME", group: "Limits", text: "until the command is accepted (10s)"},
+	{name: "fail-fast", letters: "k", group: "Limits", text: "stop the run when a host is not ok"},
+
+	{name: "no-labels", letters: "N", group: "Output", text: "no 'host: ' before the lines"},
+	{name: "quiet", letters: "q", group: "Output", text: "only what the commands write, and no summary"},
+	{name: "largest-status", letters: "S", group: "Output", text: "exit with the largest remote status"},
+
+	{name: "transport", letters: "R", arg: "NAME", group: "Transport", text: "rsh, or exec: local commands with %h %u %n"},
+	{name: "plain", group: "Transport", text: "the bare text (switches, filers): no exit status"},
+	{name: "kill-on-disconnect", group: "Transport", text: "the command ends when the connection does"},
+
+	{name: "help", letters: "h", action: true, group: "About", text: "this page"},
+	{name: "man", action: true, group: "About", text: "the manual"},
+	{name: "version", letters: "V", action: true, group: "About", text: "the version"},
+}
+
+// variable is the environment's name for the option; empty: it is not taken from there.
+func (o *option) variable() string {
+	if o.action {
+		return ""
+	}
+	return "MULTI_RSH_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
+}
+
+// flag is the option as the command-line library knows it: by its long name and as text, so that all messages are our own.
+func (o *option) flag() cli.Flag {
+	switch {
+	case o.many:
+		return &cli.StringSliceFlag{Name: o.name}
+	case o.arg != "":
+		return &cli.StringFlag{Name: o.name}
+	}
+	return &cli.BoolFlag{Name: o.name}
+}
+
+// byLong and byLetter find an option.
+func byLong(name string) *option {
+	for _, o := range options {
+		if o.name == name {
+			return o
+		}
+	}
+	return nil
+}
+
+func byLetter(letter rune) *option {
+	for _, o := range options {
+		if strings.ContainsRune(o.letters, letter) {
+			return o
+		}
+	}
+	return nil
+}
+
+// usageError is a mistake in what we were given: nothing has been run, exit status 2. Its text is one sentence.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// arguments are the command line and the environment, taken apart.
+type arguments struct {
+	options []string          // in the one form --name=value, those of the environment first
+	words   []string          // what follows the options: command and hosts
+	action  string            // the long name of the first option that says something and ends
+	origin  map[string]string // what to call an option in a message, by its long name: -p, --fanout, MULTI_RSH_FANOUT
+}
+
+// split takes args apart as getopt_long(3) does, which the flag package does not: letters may be joined (-SN) and hold their
+// value (-p64, -wn1), -- ends the options. Unlike GNU's, and like ssh(1)'s, it ends at the first word that is no option, so
+// that the remote command keeps its own. getenv gives the options that args do not.
+func split(args []string, getenv func(string) string) (*arguments, error) {
+	a := &arguments{origin: map[string]string{}}
+	for len(args) > 0 {
+		arg := args[0]
+		if arg == "-" || !strings.HasPrefix(arg, "-") {
+			break
+		}
+		args = args[1:]
+		if arg == "--" {
+			break
+		}
+		var err error
+		if long, isLong := strings.CutPrefix(arg, "--"); isLong {
+			args, err = a.long(long, args)
+		} else {
+			args, err = a.letters(arg[1:], args)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	a.words = args
+	if err := a.environment(getenv); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// long takes --name or --name=value, and gives back the arguments that are left.
+func (a *arguments) long(text string, rest []string) ([]string, error) {
+	name, value, hasValue := strings.Cut(text, "=")
+	o := byLong(name)
+	switch {
+	case o == nil:
+		return nil, unknownLong(name)
+	case hasValue || o.arg == "":
+		if !hasValue {
+			value = "true"
+		}
+	case len(rest) == 0:
+		return nil, needsValue(o, "--"+name)
+	default:
+		value, rest = rest[0], rest[1:]
+	}
+	return rest, a.add(o, "--"+name, value)
+}
+
+// letters takes the text after a single dash.
+func (a *arguments) letters(text string, rest []string) ([]string, error) {
+	for text != "" {
+		letter, size := utf8.DecodeRuneInString(text)
+		as, after := "-"+text[:size], text[size:]
+		o := byLetter(letter)
+		switch {
+		case o == nil:
+			return nil, unknownLetter(as, text)
+		case o.arg == "":
+			if err := a.add(o, as, "true"); err != nil {
+				return nil, err
+			}
+			text = after
+			continue
+		case after != "":
+			return rest, a.add(o, as, after)
+		case len(rest) == 0:
+			return nil, needsValue(o, as)
+		}
+		return rest[1:], a.add(o, as, rest[0])
+	}
+	return rest, nil
+}
+
+// add notes an option that was written as `as`.
+func (a *arguments) add(o *option, as, value string) error {
+	if before, given := a.origin[o.name]; given && !o.many {
+		if before == as {
+			return usagef("%s is given twice; give it once", as)
+		}
+		return usagef("%s and %s are the same option, given twice; give it once", before, as)
+	}
+	if o.arg == "" {
+		on, known := parseSwitch(value)
+		if !known {
+			return usagef("%s is a switch, so its value is true or false, not %q", as, value)
+		}
+		value = fmt.Sprint(on)
+	} else if value == "" {
+		return needsValue(o, as)
+	}
+	a.origin[o.name] = as
+	if o.action {
+		if a.action == "" && value == "true" {
+			a.action = o.name
+		}
+		return nil
+	}
+	a.options = append(a.options, "--"+o.name+"="+value)
+	return nil
+}
+
+// environment adds what the environment sets and the command line does not. The ways to name the hosts are one setting
+// here: a variable for one of them gives way to any of the others on the command line.
+func (a *arguments) environment(getenv func(string) string) error {
+	hostsGiven := a.origin["hosts"] != "" || a.origin["hosts-file"] != ""
+	for _, o := range options {
+		variable := o.variable()
+		if variable == "" || a.origin[o.name] != "" || hostsGiven && (o.name == "hosts" || o.name == "hosts-file") {
+			continue
+		}
+		if value := getenv(variable); value != "" {
+			if err := a.add(o, variable, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func needsValue(o *option, as string) error {
+	return usagef("%s needs a value: %s %s, %s", as, as, o.arg, o.text)
+}
+
+func parseSwitch(text string) (on, known bool) {
+	switch strings.ToLower(text) {
+	case "true", "yes", "on", "1":
+		return true, true
+	case "false", "no", "off", "0":
+		return false, true
+	}
+	return false, false
+}
+
+// unknownLong names the nearest option: one that begins the same or is a slip of at most two keys away.
+func unknownLong(name string) error {
+	best, distance := "", 3
+	for _, o := range options {
+		if len(name) > 1 && strings.HasPrefix(o.name, name) {
+			best = o.name
+			break
+		}
+		if d := slips(name, o.name); d < distance {
+			best, distance = o.name, d
+		}
+	}
+	if best == "" {
+		return usagef("unknown option --%s; multi-rsh --help lists the options", name)
+	}
+	return usagef("unknown option --%s; did you mean --%s?", name, best)
+}
+
+// elsewhere are letters of related programs that are not needed here.
+var elsewhere = map[string]string{
+	"-s": "standard error is always kept apart, without an option (--merge joins the two)",
+	"-n": "the command reads nothing, without an option (--input gives it something to read)",
+}
+
+// unknownLetter is about the letter `as`, with which text begins.
+func unknownLetter(as, text string) error {
+	if name, _, _ := strings.Cut(text, "="); byLong(name) != nil {
+		return usagef("unknown option -%s; did you mean --%s?", name, name)
+	}
+	if why := elsewhere[as]; why != "" {
+		return usagef("unknown option %s: %s", as, why)
+	}
+	for _, other := range []string{strings.ToLower(as), strings.ToUpper(as)} {
+		if o := byLetter(rune(other[1])); o != nil {
+			return usagef("unknown option %s; did you mean %s (--%s)?", as, other, o.name)
+		}
+	}
+	return usagef("unknown option %s; multi-rsh --help lists the options", as)
+}
+
+// slips counts the keys to insert, delete or change to make b of a (Levenshtein's distance).
+func slips(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

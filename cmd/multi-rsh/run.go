@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"multirsh/runner"
+	"multirsh/transport"
+)
+
+// env is all of the process that the program sees.
+type env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Args           []string // without the program's name
+	Getenv         func(string) string
+	Now            func() time.Time
+
+	// Signals is called when a run begins, and gives those that ask something of it. Until then, and without a run, they
+	// do to the process what they always do.
+	Signals func() <-chan os.Signal
+}
+
+// run is the program: it does what the arguments ask for and returns the exit status.
+func run(e *env) int {
+	var summary runner.Summary
+	c, err := configure(e.Args, e.Getenv)
+	switch {
+	case err != nil:
+		c = &config{}
+	case c.action == "":
+		summary, err = e.runHosts(c)
+	case c.action == "help":
+		err = writeHelp(e.Stdout)
+	case c.action == "man":
+		err = writeManual(e)
+	case c.action == "version":
+		_, err = fmt.Fprintf(e.Stdout, "multi-rsh %s\n", version)
+	}
+	if text := complaint(summary, err); text != "" {
+		fmt.Fprintf(e.Stderr, "multi-rsh: %s\n", text)
+	}
+	return exitStatus(summary, err, c.largestStatus)
+}
+
+// complaint is the text of an error that ends the run; empty where the run has told it already.
+func complaint(summary runner.Summary, err error) string {
+	signal, sink := (*stopped)(nil), (*runner.SinkError)(nil)
+	switch {
+	case err == nil || errors.Is(err, runner.ErrFailFast) || errors.As(err, &signal):
+		return ""
+	case errors.As(err, &sink):
+		why := "nobody reads the output any more"
+		if !errors.Is(err, syscall.EPIPE) {
+			why = fmt.Sprintf("the output cannot be written (%v)", reason(sink.Err))
+		}
+		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", why, summary.Outcomes[runner.OK], summary.Hosts)
+	}
+	return err.Error()
+}
+
+// patience is how long a run that was killed may take to end. It does take long when nobody reads our output, as a pager
+// that shows its first page: then the process ends without it, and with the process every connection.
+const patience = time.Second
+
+// runHosts selects the hosts, runs the command on them, and obeys signals meanwhile.
+func (e *env) runHosts(c *config) (runner.Summary, error) {
+	hosts, err := selectHosts(c, e.Stdin)
+	if err != nil {
+		return runner.Summary{}, err
+	}
+	mux, closeTransports, err := transports(c, hosts, e.Getenv)
+	if err != nil {
+		return runner.Summary{}, err
+	}
+	defer closeTransports()
+	command := &transport.Command{Line: c.command}
+	if c.input != "" {
+		input, file, err := spool(c.input, e.Stdin)
+		if err != nil {
+			return runner.Summary{}, err
+		}
+		defer file.Close()
+		command.Stdin = input
+	}
+
+	signals := e.Signals()
+	r := &runner.Runner{Transport: mux, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast}
+	sink := e.console(c, hosts.count)
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+
+	type ending struct {
+		runner.Summary
+		error
+	}
+	ended := make(chan ending, 1)
+	go func() {
+		summary, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return command }, sink)
+		ended <- ending{summary, err}
+	}()
+
+	var gaveUp <-chan time.Time
+	// say is for the terminal. It does not wait: the run's loop may be held up by a reader of our output.
+	say := func(f func()) { go r.Inspect(f) }
+	asked := interrupts{
+		terminal: isTerminal(e.Stdin) || isTerminal(e.Stderr),
+		status:   func() { say(func() { sink.status(e.Now()) }) },
+		stop: func(cause *stopped) {
+			say(func() { fmt.Fprintf(e.Stderr, "multi-rsh: %v: what runs has %v to end\n", cause, runner.DefaultGrace) })
+			stop(cause)
+		},
+		kill: func(cause *stopped) {
+			io.WriteString(e.Stderr, "multi-rsh: killed: commands may still be running on their hosts\n")
+			stop(cause)
+			r.Kill()
+			if gaveUp == nil {
+				gaveUp = time.After(patience)
+			}
+		},
+	}
+	for {
+		select {
+		case signal := <-signals:
+			asked.take(signal, e.Now())
+		case end := <-ended:
+			return end.Summary, end.error
+		case <-gaveUp:
+			return runner.Summary{}, context.Cause(ctx)
+		}
+	}
+}
+
+// terminal is the stream as a terminal, if it is one.
+func terminal(stream any) (*os.File, bool) {
+	file, isFile := stream.(*os.File)
+	return file, isFile && term.IsTerminal(int(file.Fd()))
+}
+
+func isTerminal(stream any) bool {
+	_, is := terminal(stream)
+	return is
+}

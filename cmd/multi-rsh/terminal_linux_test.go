@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// pseudoTerminal is a pseudo-terminal, pty(7): what a person types is written to keys.
+func pseudoTerminal(t testing.TB) (keys, tty *os.File) {
+	t.Helper()
+	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no pseudo-terminal to test Ctrl-C on: %v (mount devpts)", err)
+	}
+	t.Cleanup(func() { keys.Close() })
+	if err := unix.IoctlSetPointerInt(int(keys.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(keys.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tty.Close() })
+	return keys, tty
+}
+
+// onTerminal is multi-rsh in the foreground of a terminal, with its output in pipes.
+type onTerminal struct {
+	testing.TB
+	keys           *os.File
+	stdout, stderr *bufio.Reader
+	cmd            *exec.Cmd
+}
+
+func startOnTerminal(t testing.TB, args ...string) *onTerminal {
+	t.Helper()
+	keys, tty := pseudoTerminal(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := &exec.Cmd{
+		Path: self, Args: append([]string{"multi-rsh"}, args...), Stdin: tty,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true}, // Ctty is descriptor 0
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	return &onTerminal{t, keys, bufio.NewReader(stdout), bufio.NewReader(stderr), cmd}
+}
+
+const (
+	ctrlC         = "\x03"
+	ctrlBackslash = "\x1c"
+)
+
+func (m *onTerminal) types(key string) {
+	m.Helper()
+	if _, err := io.WriteString(m.keys, key); err != nil {
+		m.Fatal(err)
+	}
+}
+
+// expects reads lines up to one that contains text.
+func (m *onTerminal) expects(from *bufio.Reader, text string) {
+	m.Helper()
+	for {
+		line, err := from.ReadString('\n')
+		if strings.Contains(line, text) {
+			return
+		}
+		if err != nil {
+			m.Fatalf("it ended before it said %q: %v", text, err)
+		}
+	}
+}
+
+func (m *onTerminal) exits(want int) {
+	m.Helper()
+	rest, err := io.ReadAll(m.stderr)
+	if err != nil {
+		m.Fatal(err)
+	}
+	err = m.cmd.Wait()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != want {
+		m.Fatalf("%v, want exit status %d; standard error ended with:\n%s", err, want, rest)
+	}
+}
+
+// stops types Ctrl-C until two of them were within a second.
+func (m *onTerminal) stops() {
+	m.Helper()
+	for {
+		m.types(ctrlC)
+		line, err := m.stderr.ReadString('\n')
+		if err != nil {
+			m.Fatal(err)
+		}
+		if strings.Contains(line, "interrupted: what runs has 2s to end") {
+			return
+		}
+		m.expects(m.stderr, "Ctrl-C again within a second stops") // the last line of the status
+	}
+}
+
+func TestCtrlC(t *testing.T) {
+	m := startOnTerminal(t, "-R", "exec", "-p", "2", "-w", "n[1-3]", "echo ready; exec sleep 1000")
+	m.expects(m.stdout, "ready")
+	m.expects(m.stdout, "ready")
+	m.types(ctrlC)
+	m.expects(m.stderr, "0 of 3 hosts done, 2 running, 1 waiting")
+	m.expects(m.stderr, "): n")
+	m.expects(m.stderr, "Ctrl-C again within a second stops")
+	m.stops()
+	m.expects(m.stderr, "cancelled")
+	m.exits(exitInterrupted)
+}
+
+func TestCtrlCThrice(t *testing.T) {
+	m := startOnTerminal(t, "-R", "exec", "-w", "n1", "trap '' TERM; echo ready; while :; do sleep 1000; done")
+	m.expects(m.stdout, "ready")
+	m.stops()
+	m.types(ctrlC)
+	m.expects(m.stderr, "multi-rsh: killed: commands may still be running on their hosts")
+	m.exits(exitInterrupted)
+}
+
+func TestCtrlBackslash(t *testing.T) {
+	m := startOnTerminal(t, "-R", "exec", "-w", "n1", "trap '' TERM; echo ready; while :; do sleep 1000; done")
+	m.expects(m.stdout, "ready")
+	m.types(ctrlBackslash)
+	m.expects(m.stderr, "multi-rsh: killed: commands may still be running on their hosts")
+	m.exits(exitInterrupted)
+}
+
+// Nobody reads standard output, as in a pager that is left open, so the run cannot go on: Ctrl-C still ends it.
+func TestCtrlCWhileOutputIsBlocked(t *testing.T) {
+	m := startOnTerminal(t, "-R", "exec", "-w", "n1", "echo ready; yes")
+	m.expects(m.stdout, "ready")
+	m.types(ctrlBackslash)
+	m.expects(m.stderr, "multi-rsh: killed")
+	m.exits(exitInterrupted)
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+
+	"multirsh/transport"
+	"multirsh/transport/execcmd"
+	"multirsh/transport/rsh"
+	"multirsh/transport/rsh/resvport"
+)
+
+// transports makes those that the hosts are reached by, and lets each say what it cannot do before anything is run. The
+// function that it returns is for the end of the run.
+func transports(c *config, hosts *selection, getenv func(string) string) (_ transport.Transport, close func() error, _ error) {
+	mux := &transport.Mux{Named: map[string]transport.Transport{}}
+	close = func() error { return nil }
+	if hosts.by["exec"] {
+		if err := execcmd.Validate(c.command); err != nil {
+			return nil, nil, usagef("%v", err)
+		}
+		mux.Named["exec"] = &execcmd.Transport{Merge: c.merge}
+	}
+	if hosts.by["rsh"] {
+		local, err := localUser()
+		if err != nil {
+			return nil, nil, err
+		}
+		ports := &resvport.Allocator{State: resvport.StatePath(getenv("XDG_STATE_HOME"), getenv("HOME"))}
+		r := &rsh.Transport{
+			Ports: ports, LocalUser: local, User: c.user, ConnectTimeout: c.connectTimeout,
+			Merge: c.merge, Plain: c.plain, KillOnDisconnect: c.killOnDisconnect,
+		}
+		if err := r.CheckLine(c.command); err != nil {
+			return nil, nil, usagef("%v", err)
+		}
+		if c.user != "" {
+			if err := rsh.CheckUser(c.user); err != nil {
+				return nil, nil, usagef("%v", err)
+			}
+		}
+		if err := ports.Check(); err != nil {
+			return nil, nil, err
+		}
+		mux.Named["rsh"], close = r, ports.Close
+	}
+	return mux, close, nil
+}
+
+// localUser is the name that rsh tells the hosts. They trust it, so it is that of our user ID and not what the environment says.
+func localUser() (string, error) {
+	id := strconv.Itoa(os.Getuid())
+	who, err := user.LookupId(id)
+	if err != nil {
+		return "", fmt.Errorf("rsh tells the hosts who calls, and user ID %s has no name here: add it to /etc/passwd", id)
+	}
+	return who.Username, nil
+}
