@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"multirsh/transport/fleet"
 	"multirsh/transport/rig"
 )
 
@@ -106,11 +106,10 @@ func show(peer *outcome, f func(*outcome) string) string {
 	return f(peer)
 }
 
-// settle waits until the hosts have ended what an earlier job, a peer's failure perhaps, left running, and their
-// TIME_WAIT and ours is over.
+// settle waits until no reserved port is in any state, here or on the hosts: a peer's TIME_WAITs take a minute.
 func settle(t *testing.T, r *rig.Rig) {
 	for range 120 {
-		busy := len(controlReserved(t)) + len(hostReserved(t, r)) + sleepers(t, r)
+		busy := len(controlReserved(t)) + len(hostReserved(t, r))
 		if busy == 0 {
 			return
 		}
@@ -158,14 +157,14 @@ func realNumbers(t *testing.T, tab *table, daemon rig.Daemon) {
 
 func interruptNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string) {
 	term := onTerminal(t, "multi-rsh", rshArgs([]string{"-p", "640", "--connect-timeout", "60", "-w", addresses(r, 20), "sleep 1000"})...)
-	until(t, "640 sleeps", func() bool { return sleepers(t, r) == 640 })
+	until(t, "640 sleeps", func() bool { return sleepers(t, r, "1000") == 640 })
 	term.press(t, "\x03")
 	until(t, "the status", func() bool { return strings.Contains(term.screen(), "running") })
 	began := time.Now()
 	term.press(t, "\x03")
 	code := term.wait()
 	took := time.Since(began)
-	left := sleepers(t, r)
+	left := sleepers(t, r, "1000")
 	summary := strings.Contains(term.screen(), "640 cancelled")
 	tab.add(took <= 5*time.Second && left == 0 && summary && code == 130, on("Ctrl-C twice, 640 sessions of `sleep 1000`"),
 		"prompt ≤ 5 s, 0 `sleep` left, all in the summary", fmt.Sprintf("%.1f s, %d left, summary %v, exit %d", took.Seconds(), left, summary, code), "–")
@@ -182,14 +181,14 @@ func oneHostNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	okays := make([]bool, commands)
-	var firstBad outcome
+	bad := make(chan outcome, commands)
 	began := time.Now()
 	for i := range commands {
 		group.Go(func() error {
 			o := rsh(t, "-w", target, "-q", "echo ok")
 			okays[i] = o.code == 0 && strings.HasSuffix(o.stdout, ": ok\n")
-			if !okays[i] && firstBad.args == nil {
-				firstBad = o
+			if !okays[i] {
+				bad <- o
 			}
 			return nil
 		})
@@ -217,13 +216,13 @@ func oneHostNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string
 	tab.add(ok == commands && len(held) == 0, on("commands in a row into one host, 20 at a time, each a process"),
 		"5,000 of 5,000 ok, no reserved port held on the target", fmt.Sprintf("%d ok in %.0f s, %d held %s", ok, took.Seconds(), len(held), states(held)), peer)
 	if ok != commands {
-		fmt.Println(firstBad)
+		fmt.Println(<-bad)
 	}
 }
 
 func killNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string) {
 	j := start(t, "multi-rsh", rshArgs([]string{"-p", "640", "--connect-timeout", "60", "-w", addresses(r, 20), "sleep 5"})...)
-	until(t, "640 sleeps", func() bool { return sleepers(t, r) == 640 })
+	until(t, "640 sleeps", func() bool { return sleepers(t, r, "1000") == 640 })
 	j.Process.Kill()
 	j.wait(t)
 	time.Sleep(time.Second)
@@ -255,15 +254,18 @@ func simulate(t *testing.T, args ...string) (stop func()) {
 	}
 }
 
-// simulatedHosts is an expression for hosts of fleetsim.
+// simulatedHosts is a file that names n hosts of fleetsim.
 func simulatedHosts(t *testing.T, n int) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "hosts")
-	o := run(t, "fleetsim", "--hosts", strconv.Itoa(n), "--hosts-file", file, "--for", "1ms", "--fast")
-	if o.code != 0 {
-		t.Fatal(o)
+	file, err := os.Create(filepath.Join(t.TempDir(), "hosts"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return file
+	defer file.Close()
+	if err := fleet.WriteHosts(file, n, 514); err != nil {
+		t.Fatal(err)
+	}
+	return file.Name()
 }
 
 func simulatedNumbers(t *testing.T, tab *table) {

@@ -149,21 +149,22 @@ func hostReserved(t testing.TB, r *rig.Rig) []rig.Socket {
 	return held
 }
 
-func sleepers(t testing.TB, r *rig.Rig) int {
+// sleepers counts the commands "sleep N" that live on the hosts.
+func sleepers(t testing.TB, r *rig.Rig, n string) int {
 	t.Helper()
-	n := 0
+	count := 0
 	for _, h := range r.Hosts {
 		found, err := h.Processes("sleep")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range found {
-			if p.State != 'Z' {
-				n++
+			if p.State != 'Z' && len(p.Args) == 2 && p.Args[1] == n {
+				count++
 			}
 		}
 	}
-	return n
+	return count
 }
 
 // until waits for a condition of other processes; a test that waits for more than a minute has failed.
