@@ -132,7 +132,11 @@ func (b *book) take(d *dest, now time.Time) (port int, ok bool) {
 	}
 	for k, r := range d.rest {
 		if !r.until.After(now) && b.usable(r.port, d, now) {
-			d.rest = slices.Delete(d.rest, k, k+1)
+			if k == 0 {
+				d.rest = d.rest[1:] // the usual case; append makes room again
+			} else {
+				d.rest = slices.Delete(d.rest, k, k+1)
+			}
 			b.out(d, r.port)
 			return r.port, true
 		}

@@ -151,7 +151,7 @@ func (a *Allocator) take(ctx context.Context, d *dest) (int, error) {
 		case ok:
 			return i, nil
 		case ended:
-			return 0, noPorts(ctx, "%v: all %d are in use for it", d.to, len(a.book.ports))
+			return 0, noPorts(ctx, "%v: all %d are in use for it (fewer sessions at once, or more time to connect, would do)", d.to, len(a.book.ports))
 		}
 	}
 }

@@ -460,6 +460,38 @@ func checkOptions(t *testing.T, c *net.TCPConn, seconds int) {
 	})
 }
 
+// TestLeftAlone: ports that the administrator or the kernel's table says belong to others.
+func TestLeftAlone(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	sysctl(t, "ipv4/ip_local_reserved_ports", "1,514-515,1023")
+	ln, err := net.Listen("tcp6", "[::]:600")
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	defer ln.Close()
+	spared := leaveAlone(First, Last)
+	for _, p := range []uint16{514, 515, 600, 1023} {
+		if !spared[p] {
+			t.Errorf("port %d is not left alone", p)
+		}
+	}
+	if spared[513] || spared[601] {
+		t.Error("more ports are left alone than were named")
+	}
+	a := newAllocator(t, 514, 515)
+	if err := a.Check(); !errors.Is(err, transport.ErrNoPorts) {
+		t.Errorf("with the whole range left alone: %v", err)
+	}
+	if _, err := a.Dial(t.Context(), host(0)); !errors.Is(err, transport.ErrNoPorts) {
+		t.Errorf("Dial: %v", err)
+	}
+	if err := newAllocator(t, 700, 600).Check(); err == nil {
+		t.Error("an empty range is accepted")
+	}
+}
+
 // TestSelf: a port of this machine in the range, on which nobody listens, must not connect with itself.
 func TestSelf(t *testing.T) {
 	if !inside(t) {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -188,8 +189,8 @@ func serveHost(c net.Conn) {
 				fmt.Fprintf(c, "failed %v\n", err)
 				continue
 			}
+			io.WriteString(back, "hello\n") // before we hear of it: a write would swallow a reset
 			fmt.Fprintf(c, "connected\n")
-			io.WriteString(back, "hello\n")
 			_, err = io.Copy(io.Discard, back)
 			fmt.Fprintf(c, "ended %v\n", err)
 			back.Close()
@@ -207,6 +208,7 @@ func dialForTest() {
 	fmt.Sscan(os.Args[2], &n)
 	switch os.Args[1] {
 	case "hold":
+		var held []*Conn // or the collector closes them
 		for i := range n {
 			c, err := a.Dial(context.Background(), host(i))
 			if err != nil {
@@ -215,9 +217,11 @@ func dialForTest() {
 			}
 			fmt.Fprintln(c, "echo")
 			bufio.NewReader(c).ReadString('\n')
+			held = append(held, c)
 		}
 		fmt.Println("holding")
-		select {}
+		io.Copy(io.Discard, os.Stdin)
+		runtime.KeepAlive(held)
 	case "visit":
 		fmt.Sscan(os.Args[3], &k)
 		a.State = os.Args[4]
@@ -279,6 +283,9 @@ func dialler(t testing.TB, args ...string) (*exec.Cmd, *bufio.Reader) {
 	cmd.Env = append(os.Environ(), roleVar+"=dialler")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil { // stays open
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

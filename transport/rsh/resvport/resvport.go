@@ -138,12 +138,12 @@ func permitted(low, high uint16) (uint16, error) {
 func isDenied(err error) bool { return errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) }
 
 func deniedError(port uint16, err error) error {
-	program, e := os.Executable()
-	if e != nil {
-		program = "$(command -v multi-rsh)"
+	program := "$(command -v multi-rsh)"
+	if path, err := os.Executable(); err == nil {
+		program = shellWord(path)
 	}
-	return fmt.Errorf("%w: port %d: %v. rshd accepts no other ports, and for them the kernel wants CAP_NET_BIND_SERVICE: "+
-		"run as root, or say once\n  sudo setcap cap_net_bind_service=+ep %s", transport.ErrPorts, port, err, shellWord(program))
+	return fmt.Errorf("%w: rshd accepts connections from ports 512 to 1023 alone, and for port %d the kernel wants CAP_NET_BIND_SERVICE (%w): "+
+		"run as root, or once: sudo setcap cap_net_bind_service=+ep %s", transport.ErrPorts, port, err, program)
 }
 
 // Close closes the listeners, so that a lease still out fails, and notes in the state file where the rotation stands. Connections

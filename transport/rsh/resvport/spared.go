@@ -76,7 +76,7 @@ func unprivilegedStart() (uint16, bool) {
 func shellWord(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._+-", r))
-	}) && !strings.HasPrefix(s, "$(") {
+	}) {
 		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 	}
 	return s
