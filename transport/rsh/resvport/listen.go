@@ -194,11 +194,13 @@ func (a *Allocator) pick(local netip.Addr) (g grant) {
 		p.total++
 		return grant{place: true}
 	case len(p.idle) > 0: // of another address
-		g.old, p.idle = p.idle[0], slices.Delete(p.idle, 0, 1)
+		g.old = p.idle[0]
+		p.idle = slices.Delete(p.idle, 0, 1)
 	case p.total >= p.limit && len(p.retired) > p.limit/2:
 		// Hosts that never connect back must not stop the others: half of the pool is what they can keep from them, so the one
 		// that has been retired longest comes free before its time.
-		g.old, p.retired = p.retired[0], slices.Delete(p.retired, 0, 1)
+		g.old = p.retired[0]
+		p.retired = slices.Delete(p.retired, 0, 1)
 	default:
 		return grant{}
 	}

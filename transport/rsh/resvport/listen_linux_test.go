@@ -231,6 +231,40 @@ func TestReturn(t *testing.T) {
 	}
 }
 
+// TestTakenOver: a listener that makes room for another one is closed, and it is the one that has been out of use longest.
+func TestTakenOver(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	withHosts(t)
+	for name, end := range map[string]func(*Listener){"idle": (*Listener).Return, "retired": (*Listener).Release} {
+		t.Run(name, func(t *testing.T) {
+			a := newAllocator(t, 700, 709) // at most 5 listeners
+			var all []*Listener
+			for range 5 {
+				all = append(all, lease(t, a, hereAddr))
+			}
+			for _, l := range all {
+				end(l)
+			}
+			lease(t, a, netip.MustParseAddr("10.99.0.3"))
+			bound := make(map[uint16]int)
+			for _, s := range table(t) {
+				if s.Local.Addr() == hereAddr {
+					bound[s.Local.Port()]++
+				}
+			}
+			if len(bound) != 4 || bound[all[0].Port()] != 0 {
+				t.Errorf("still bound: %v, want all but %d", bound, all[0].Port())
+			}
+			a.Close()
+			if left := table(t); len(left) != 0 {
+				t.Errorf("left: %+v", left)
+			}
+		})
+	}
+}
+
 // TestStranger: only a reserved port proves that rshd is calling.
 func TestStranger(t *testing.T) {
 	if !inside(t) {
@@ -362,12 +396,12 @@ func TestLeaseLimit(t *testing.T) {
 		for i := range 2 {
 			go func() {
 				l, err := a.Lease(t.Context(), local)
+				order <- i // before the port can go on to the next
 				if err != nil {
 					t.Error(err)
 				} else {
 					connectAndAccept(t, l, 950+i)
 				}
-				order <- i
 			}()
 			synctest.Wait()
 		}
