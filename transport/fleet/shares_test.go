@@ -30,7 +30,7 @@ func TestShares(t *testing.T) {
 	}
 	same := true
 	for host := 1; host <= 1000; host++ {
-		if s.Of(host, 1) != s.Of(host, 1) {
+		if first, again := s.Of(host, 1), s.Of(host, 1); first != again {
 			t.Fatalf("host %d has two behaviours", host)
 		}
 		same = same && s.Of(host, 1) == s.Of(host, 2)

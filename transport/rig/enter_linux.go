@@ -31,8 +31,8 @@ const (
 // they are inside already: its value is the name of their pid namespace.
 const insideEnv = "MULTI_RSH_RIG_INSIDE"
 
-// unavailable says why Start cannot work in this process.
-var unavailable = errors.New("rig.Enter has not been called")
+// errHere says why Start cannot work in this process.
+var errHere = errors.New("rig.Enter has not been called")
 
 func enter() {
 	switch os.Args[0] {
@@ -48,16 +48,16 @@ func enter() {
 		os.Exit(126)
 	case roleControl:
 		os.Args = os.Args[1:]
-		unavailable = controlNamespace()
+		errHere = controlNamespace()
 		return
 	}
 	switch {
 	case os.Getenv(insideEnv) == pidNamespace():
-		unavailable = errors.New("only the first process of a test run starts rigs")
+		errHere = errors.New("only the first process of a test run starts rigs")
 	case os.Geteuid() != 0:
-		unavailable = errors.New("it needs root (sudo go test …)")
+		errHere = errors.New("it needs root (sudo go test …)")
 	default:
-		unavailable = relay()
+		errHere = relay()
 	}
 }
 
@@ -373,7 +373,7 @@ func joined(argv []string) error {
 
 // machine is a command on the machine's own network, with its own files, from wherever we are.
 func machine(ctx context.Context, name string, arg ...string) *exec.Cmd {
-	if unavailable == nil {
+	if errHere == nil {
 		return join(ctx, 1, name, arg...)
 	}
 	return exec.CommandContext(ctx, name, arg...)

@@ -112,8 +112,8 @@ func (f *fleet) init() error {
 }
 
 func start(cfg Config) (r *Rig, err error) {
-	if unavailable != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, unavailable)
+	if errHere != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errHere)
 	}
 	r = &Rig{Hosts: make([]*Host, cfg.Hosts)}
 	packages := make(map[Daemon]string)

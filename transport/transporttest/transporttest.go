@@ -709,7 +709,7 @@ func background(t *testing.T, b *bench) {
 		t.Errorf("status %+v, want a child that was left running", st)
 	}
 	if b.Merged {
-		out, errs, _ = strings.Cut(out, "err\n")
+		out, _, _ = strings.Cut(out, "err\n")
 		errs = "err\n"
 	}
 	if strings.Trim(out, "0123456789") != "\n" || errs != "err\n" {
