@@ -391,7 +391,7 @@ func TestLeaseLimit(t *testing.T) {
 		for range 4 {
 			lent = append(lent, lease(t, a, local))
 		}
-		order := make(chan int)
+		order, done := make(chan int, 2), make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		for i := range 2 {
 			go func() {
@@ -402,6 +402,7 @@ func TestLeaseLimit(t *testing.T) {
 				} else {
 					connectAndAccept(t, l, 950+i)
 				}
+				done <- struct{}{}
 			}()
 			synctest.Wait()
 		}
@@ -414,6 +415,8 @@ func TestLeaseLimit(t *testing.T) {
 			t.Errorf("error %v, want %v and %v", err, transport.ErrNoPorts, context.Canceled)
 		}
 		connectAndAccept(t, lent[0], 940)
+		<-done
+		<-done
 		if got := <-order; got != 0 {
 			t.Errorf("the second was served before the first")
 		}
