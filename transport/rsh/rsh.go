@@ -139,9 +139,8 @@ func (s *session) handshake(clock *clock, lease *resvport.Listener, command stri
 	inTime := context.AfterFunc(clock.ctx, func() { s.main.SetDeadline(time.Unix(1, 0)) })
 	defer inTime()
 
-	if _, err := s.main.Write(request(port, s.transport.LocalUser, s.user(), command)); err != nil {
-		return transport.PhaseHandshake, clock.cause(err)
-	}
+	// A failure shows where we read, together with what the host said before it hung up.
+	s.main.Write(request(port, s.transport.LocalUser, s.user(), command))
 	// The host connects back before it answers, so with the answer in hand the stderr channel is already there.
 	if s.early, err = readStatus(s.main, make([]byte, 512)); err != nil {
 		auth := errors.Is(err, transport.ErrAuth)
