@@ -36,10 +36,11 @@ type session struct {
 	early     []byte          // came on main together with the answer
 
 	channels []*channel
-	trailers atomic.Int32 // channels whose trailer has not come yet
-	input    atomic.Int32 // what the main channel carries towards the host
-	ended    atomic.Bool  // Wait has seen the end
-	once     sync.Once    // of reset
+	others   sync.WaitGroup // the goroutines beside Wait's
+	trailers atomic.Int32   // channels whose trailer has not come yet
+	input    atomic.Int32   // what the main channel carries towards the host
+	ended    atomic.Bool    // Wait has seen the end
+	once     sync.Once      // of reset
 	reason   atomic.Pointer[error]
 }
 
@@ -56,8 +57,9 @@ type channel struct {
 	session *session
 	wire    *shwrap.Channel // nil: plain
 	out     io.Writer
-	eof     bool  // read to its end of file: the host has closed it
-	err     error // otherwise why we read no further
+	early   []byte // came before the channel was opened
+	eof     bool   // read to its end of file: the host has closed it
+	err     error  // otherwise why we read no further
 }
 
 // errOutput marks the failure of the caller's own writer.
@@ -65,44 +67,27 @@ type errOutput struct{ error }
 
 func (e errOutput) Unwrap() error { return e.error }
 
-// Wait implements transport.Session.
+// Wait implements transport.Session. Its frame and those below are kept small: thousands of goroutines wait in here.
 func (s *session) Wait(ctx context.Context) (transport.Status, error) {
-	defer context.AfterFunc(ctx, func() { s.abandon(context.Cause(ctx)) })()
-
-	var others sync.WaitGroup
-	s.open()
-	if s.wrap != nil {
-		s.send(&others)
-	}
-	for _, c := range s.channels[1:] {
-		others.Go(func() {
-			defer close(c.done)
-			c.run()
-		})
-	}
-	main := s.channels[0]
-	if main.feed(s.early) {
-		main.run()
-	}
-	s.early = nil
+	defer s.closeAfter(ctx)()
+	main := s.open()
+	main.run()
 	if !main.ended() {
-		// Whoever held stdout is gone, the wrapper too. What stderr still has may take its time, silence is the end.
-		for _, c := range s.channels[1:] {
-			c.patience.Store(int64(lost))
-			c.conn.SetReadDeadline(time.Now().Add(lost))
-		}
+		s.bound()
 	}
-	status, err := s.finish(&others)
-	if err != nil {
-		err = &transport.OpError{Phase: phase(err, status), Host: s.host.Name, Err: err}
-	}
-	return status, err
+	return s.finish()
 }
 
-// open makes the channels. A trailer is awaited on each.
-func (s *session) open() {
+// closeAfter has the session closed when ctx ends. The function that it returns takes that back.
+func (s *session) closeAfter(ctx context.Context) func() bool {
+	return context.AfterFunc(ctx, func() { s.abandon(context.Cause(ctx)) })
+}
+
+// open makes the channels, each of which awaits a trailer, sends what the host is to have, and sees to it that stderr is
+// read. What is needed no more is let go.
+func (s *session) open() (main *channel) {
 	stdout, stderr := discard(s.cmd.Stdout), discard(s.cmd.Stderr)
-	main := &channel{session: s, out: stdout}
+	main = &channel{session: s, out: stdout, early: s.early}
 	main.init(s.main.TCPConn)
 	s.channels = append(s.channels, main)
 	if s.stderr != nil {
@@ -110,13 +95,31 @@ func (s *session) open() {
 		c.init(s.stderr)
 		s.channels = append(s.channels, c)
 	}
-	if s.wrap != nil {
+	s.trailers.Store(int32(len(s.channels)))
+	if !s.transport.Plain {
 		main.wire = s.wrap.Stdout(stdout)
 		if s.stderr != nil {
 			s.channels[1].wire = s.wrap.Stderr(stderr)
 		}
+		s.send(s.wrap)
 	}
-	s.trailers.Store(int32(len(s.channels)))
+	s.wrap, s.early = nil, nil
+	for _, c := range s.channels[1:] {
+		s.others.Go(func() {
+			defer close(c.done)
+			c.run()
+		})
+	}
+	return main
+}
+
+// bound bounds the wait for stderr when the main channel has ended without a trailer: whoever held stdout is gone, the
+// wrapper too. What stderr still has may take its time, silence is the end.
+func (s *session) bound() {
+	for _, c := range s.channels[1:] {
+		c.patience.Store(int64(lost))
+		c.conn.SetReadDeadline(time.Now().Add(lost))
+	}
 }
 
 func discard(w io.Writer) io.Writer {
@@ -128,6 +131,11 @@ func discard(w io.Writer) io.Writer {
 
 // run copies the channel until its end.
 func (c *channel) run() {
+	early := c.early
+	c.early = nil
+	if !c.feed(early) {
+		return
+	}
 	for {
 		more, err := c.read(c.feed)
 		switch {
@@ -200,7 +208,7 @@ func (s *session) trailer() {
 }
 
 // finish waits for the rest, closes what is open in the manner that the end calls for, and says how it ended.
-func (s *session) finish(others *sync.WaitGroup) (transport.Status, error) {
+func (s *session) finish() (transport.Status, error) {
 	main := s.channels[0]
 	for _, c := range s.channels[1:] {
 		<-c.done
@@ -210,22 +218,26 @@ func (s *session) finish(others *sync.WaitGroup) (transport.Status, error) {
 		s.main.SetLinger(-1) // the host has closed first: ours is the second FIN, and nothing stays behind
 	}
 	s.reset() // the stderr channel's linger still stands: the host's reserved port is free at once
-	others.Wait()
+	s.others.Wait()
 
-	status := transport.Status{Started: s.wrap == nil, Ended: true}
+	status := transport.Status{Started: s.transport.Plain, Ended: true}
 	drained := false
 	for _, c := range s.channels {
 		status.Ended = status.Ended && (c.eof || s.stderr != nil && c == main && s.input.Load() == inputCut)
 		drained = drained || errors.Is(c.err, os.ErrDeadlineExceeded)
 	}
-	if s.wrap == nil {
+	if s.transport.Plain {
 		status.Background = drained
 	} else {
 		status.Started = main.wire.Started()
 		status.Code, status.Known = main.wire.Ended()
 		status.Background = status.Known && (drained || main.wire.Late() > 0)
 	}
-	return status, s.failure(status)
+	err := s.failure(status)
+	if err != nil {
+		err = &transport.OpError{Phase: phase(err, status), Host: s.host.Name, Err: err}
+	}
+	return status, err
 }
 
 // failure is the error of Wait, or nil.
@@ -234,7 +246,7 @@ func (s *session) failure(status transport.Status) error {
 		return *reason
 	}
 	main := s.channels[0]
-	if s.wrap == nil {
+	if s.transport.Plain {
 		for _, c := range s.channels {
 			if c.err != nil && !errors.Is(c.err, os.ErrDeadlineExceeded) {
 				return fmt.Errorf("%w: %w", transport.ErrLost, c.err)
@@ -244,8 +256,9 @@ func (s *session) failure(status transport.Status) error {
 	}
 	switch {
 	case !status.Started:
-		// A host that refuses leaves our script unread, so its text may come with a reset behind it.
-		if text := strings.TrimSpace(main.text() + "\n" + s.stderrText()); text != "" || main.eof {
+		// A host that ends without reading our script resets the connection, perhaps with a text before that.
+		text := strings.TrimSpace(main.text() + "\n" + s.stderrText())
+		if text != "" || main.eof || errors.Is(main.err, syscall.ECONNRESET) {
 			return notStarted(text)
 		}
 		return fmt.Errorf("the connection broke before the command had started: %w", main.cause())
@@ -307,7 +320,7 @@ func (s *session) Signal(sig os.Signal) error {
 	if s.ended.Load() {
 		return os.ErrProcessDone
 	}
-	if s.wrap == nil {
+	if s.transport.Plain {
 		number, ok := sig.(syscall.Signal)
 		if s.stderr == nil || !ok {
 			return errors.ErrUnsupported
