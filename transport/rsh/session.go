@@ -229,7 +229,9 @@ func (s *session) finish() (transport.Status, error) {
 	if s.transport.Plain {
 		status.Background = drained
 	} else {
-		status.Started = main.wire.Started()
+		for _, c := range s.channels {
+			status.Started = status.Started || c.wire.Started()
+		}
 		status.Code, status.Known = main.wire.Ended()
 		status.Background = status.Known && (drained || main.wire.Late() > 0)
 	}
