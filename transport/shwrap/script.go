@@ -24,15 +24,19 @@ const (
 	// From here on we survive what stops the command. In our children a trap with an action is the default again.
 	traps = `trap : 1 2 3 15; mr_k=; trap mr_k=k URG; `
 
+	// And if we end before our time, for want of a process, nobody is left to hold the connection.
+	guard   = `trap "kill -KILL -$$" 0; `
+	unguard = `; trap - 0`
+
 	// Without input: the watcher, which has nothing of ours open but the main channel.
 	openWatch  = `; exec 3<&0 </dev/null; ` + traps + `{ trap '' 1 2 3 15; `
-	closeWatch = `; } <&3 3<&- >/dev/null 2>&1 & mr_w=$!; exec 3<&- 4>&2 2>/dev/null`
+	closeWatch = `; } <&3 3<&- >/dev/null 2>&1 & mr_w=$!; ` + guard + `exec 3<&- 4>&2 2>/dev/null`
 
 	// With input: the feeder, a shell of its own so as to know its pid, which is the first line in the pipe. While its trap on
 	// 0 (its exit, for whatever reason) stands, the group dies before the pipe can close.
-	openFeed  = `; exec 3<&0 4>&2 </dev/null 2>/dev/null; ` + traps + `/bin/sh -c 'trap "" 1 2 3 15; trap "kill -KILL -$1" 0; echo $$; `
+	openFeed  = `; exec 3<&0 4>&2 </dev/null 2>/dev/null; ` + traps + guard + `/bin/sh -c 'trap "" 1 2 3 15; trap "kill -KILL -$1" 0; echo $$; `
 	fed       = `read -r mr_x; [ "$mr_x" = go ] || exit; trap - 0; exec >/dev/null; `
-	closeFeed = `' sh $$ <&3 3<&- 4>&- | { exec 3<&-; ` + traps + `read -r mr_w || exit`
+	closeFeed = `' sh $$ <&3 3<&- 4>&- | { exec 3<&-; ` + traps + guard + `read -r mr_w || exit`
 
 	// The command. Our own fd 2 is /dev/null meanwhile: shells write "Terminated" there when a child was. Without the
 	// parentheses dash gives itself the command's fd 2 until it has ended.
@@ -40,11 +44,13 @@ const (
 	afterRun = ` 2>&4 4>&-); mr_s=$?`
 	drain    = `; cat >/dev/null`
 
-	unwatch       = `; [ "$mr_k" ] || kill -KILL $mr_w`
+	// The watcher is our child: wait, or in busybox its end interrupts a trailer that is waiting for room. The feeder is not.
+	unwatch       = `; [ "$mr_k" ] || { kill -KILL $mr_w; wait $mr_w; }`
+	unfeed        = `; [ "$mr_k" ] || kill -KILL $mr_w`
 	trailer       = `; printf '\036%s%s-%d\n' $1 $2 $mr_s`
 	trailerStderr = `; printf '\036%s%s-%d\n' $1 $2 $mr_s >&4`
 	exit          = `; exit $mr_s`
-	closeFed      = `; }`
+	closeFed      = `; }; mr_s=$?` + unguard + exit
 )
 
 // What watcher and feeder do while the command runs, for the process group with the id pgid: one line, or the end of the
@@ -144,8 +150,12 @@ func (w *Wrapper) encode() []byte {
 	b = append(b, afterRun...)
 	if w.Input > 0 {
 		b = append(b, drain...)
+		b = append(b, unguard...)
+		b = append(b, unfeed...)
+	} else {
+		b = append(b, unguard...)
+		b = append(b, unwatch...)
 	}
-	b = append(b, unwatch...)
 	b = append(b, trailer...)
 	if !w.Merged {
 		b = append(b, trailerStderr...)

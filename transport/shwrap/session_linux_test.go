@@ -2,6 +2,8 @@ package shwrap
 
 import (
 	"bytes"
+	"cmp"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +31,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "prctl:", errno)
 		os.Exit(1)
 	}
+	flag.Parse()
+	flag.Set("test.parallel", "32") // most of the time is the second that a stop gives
 	goleak.VerifyTestMain(m)
 }
 
@@ -71,6 +75,16 @@ func impostor(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	return link
+}
+
+// argv has the login shell run text.
+func (srv server) argv(t testing.TB, text string) []string {
+	t.Helper()
+	path := lookPath(t, cmp.Or(srv.login, "bash"))
+	if srv.login == "busybox" {
+		return []string{path, "sh", "-c", text}
+	}
+	return []string{path, "-c", text}
 }
 
 // eachServer runs f with every login shell, with everything that might be /bin/sh, and netkit's way.
@@ -141,14 +155,7 @@ func start(t testing.TB, srv server, s Script) *session {
 	t.Helper()
 	x := &session{t: t, w: newWrapper(t, s)}
 	x.stdout, x.stderr = x.w.Stdout(&x.out), x.w.Stderr(&x.err)
-	login, bootstrap, preamble := srv.login, Bootstrap, x.w.Preamble()
-	if login == "" {
-		login = "bash"
-	}
-	argv := []string{lookPath(t, login), "-c"}
-	if login == "busybox" {
-		argv = []string{argv[0], "sh", "-c"}
-	}
+	bootstrap, preamble := Bootstrap, x.w.Preamble()
 	if srv.sh != "" {
 		bootstrap = strings.ReplaceAll(bootstrap, "/bin/sh", srv.sh)
 		_, script, _ := bytes.Cut(bytes.ReplaceAll(preamble, []byte("/bin/sh"), []byte(srv.sh)), []byte(" "))
@@ -157,7 +164,7 @@ func start(t testing.TB, srv server, s Script) *session {
 	if srv.mangled != nil {
 		preamble = srv.mangled(preamble)
 	}
-	env := srv.env
+	argv, env := srv.argv(t, srv.before+bootstrap), srv.env
 	if env == nil {
 		env = []string{"PATH=/usr/bin:/bin", "HOME=/nonexistent"}
 	}
@@ -187,7 +194,7 @@ func start(t testing.TB, srv server, s Script) *session {
 		}
 		defer fd2.Close()
 	}
-	p, err := os.StartProcess(argv[0], append(argv, srv.before+bootstrap), &os.ProcAttr{
+	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{
 		Env: env, Dir: "/", Files: []*os.File{mainFile, mainFile, fd2}, Sys: attr,
 	})
 	if err != nil {
@@ -196,7 +203,7 @@ func start(t testing.TB, srv server, s Script) *session {
 	x.pgid = p.Pid
 	p.Release()
 	// A session that hangs is ended, so that the test says what it saw.
-	stuck := time.AfterFunc(2*time.Minute, func() {
+	stuck := time.AfterFunc(8*time.Second, func() {
 		t.Errorf("the session hung: %s", strings.Join(x.members(), ", "))
 		syscall.Kill(-x.pgid, syscall.SIGKILL)
 		x.close()
@@ -402,5 +409,513 @@ func TestCommands(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What the command finds is what the login shell would have given it.
+func TestSurroundings(t *testing.T) {
+	const look = `pwd; umask; grep -E 'Sig(Ign|Blk)' /proc/self/status; env | sort; for fd in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$fd ] && echo fd=$fd; done`
+	env := []string{"PATH=/usr/bin:/bin", "n=1", "s=2", "HOME=/nonexistent", "odd=a b"}
+	for _, input := range []int64{0, 1} {
+		eachServer(t, func(t *testing.T, srv server) {
+			srv.env = env
+			file := filepath.Join(t.TempDir(), "look")
+			if err := os.WriteFile(file, []byte(look), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			argv := srv.argv(t, "exec "+cmp.Or(srv.sh, "/bin/sh")+" '"+file+"'")
+			plain := exec.Command(argv[0], argv[1:]...)
+			plain.Env, plain.Dir = env, "/"
+			want, _ := plain.Output()
+			x := start(t, srv, Script{Line: look + "; exit 0", Input: input})
+			if input > 0 {
+				x.send([]byte("xgo\n"))
+			}
+			x.finish()
+			x.ended(0)
+			// Some shells set variables of their own; csh leaves files of its own open.
+			strip := func(s string) string {
+				var lines []string
+				for line := range strings.Lines(s) {
+					name, _, _ := strings.Cut(line, "=")
+					if !strings.Contains(" _ SHLVL A__z REMOTEHOST fd ", " "+name+" ") {
+						lines = append(lines, line)
+					}
+				}
+				return strings.Join(lines, "")
+			}
+			if got := strip(x.out.String()); got != strip(string(want)) {
+				t.Errorf("got\n%swant\n%s", got, strip(string(want)))
+			}
+			if got := x.out.String(); !strings.HasSuffix(got, "fd=0\nfd=1\nfd=2\n") {
+				t.Errorf("these are open: %s", got)
+			}
+		})
+	}
+}
+
+func TestNonceStaysHidden(t *testing.T) {
+	t.Run("ps", func(t *testing.T) {
+		eachServer(t, func(t *testing.T, srv server) {
+			for _, input := range []int64{0, 1} {
+				x := start(t, srv, Script{Line: "set -x; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'; set", Input: input})
+				if input > 0 {
+					x.send([]byte("xgo\n"))
+				}
+				x.finish()
+				x.ended(0)
+				if s := x.out.String() + x.err.String(); strings.Contains(s, string(x.w.nonce[:])) {
+					t.Errorf("the nonce is in the output")
+				}
+			}
+		})
+	})
+	// bash takes its options from the environment: then the wrapper itself is traced.
+	t.Run("SHELLOPTS", func(t *testing.T) {
+		srv := server{login: "dash", sh: impostor(t, "bash"), env: []string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "SHELLOPTS=xtrace"}}
+		for _, input := range []int64{0, 1} {
+			x := start(t, srv, Script{Line: "exit 3", Input: input})
+			if input > 0 {
+				x.send([]byte("xgo\n"))
+			}
+			x.finish()
+			x.ended(3)
+			if n := bytes.Count(x.rawErr.Bytes(), x.w.nonce[:]); n != 2 {
+				t.Errorf("the nonce is %d times on stderr, want leader and trailer: %s", n, x.rawErr.String())
+			}
+		}
+	})
+}
+
+func TestOutput(t *testing.T) {
+	other := newWrapper(t, Script{})
+	marks := fmt.Sprintf("%s%s%s", other.Leader(), other.Trailer(0), other.Leader())
+	eachServer(t, func(t *testing.T, srv server) {
+		x := start(t, srv, Script{Line: "for fd in 1 2; do cat <<@ >&$fd\n" + marks + "@\ndone; exit 5"})
+		x.finish()
+		x.ended(5)
+		x.output(marks, marks)
+
+		x = start(t, srv, Script{Line: "head -c 10000000 /dev/zero; head -c 1000000 /dev/zero >&2"})
+		x.finish()
+		x.ended(0)
+		x.output(strings.Repeat("\x00", 10_000_000), strings.Repeat("\x00", 1_000_000))
+	})
+}
+
+func TestMerged(t *testing.T) {
+	eachServer(t, func(t *testing.T, srv server) {
+		for _, input := range []int64{0, 1} {
+			x := start(t, srv, Script{Line: "echo a; echo b >&2; exit 6", Merged: true, Input: input})
+			if input > 0 {
+				x.send([]byte("xgo\n"))
+			}
+			x.finish()
+			x.ended(6)
+			x.output("a\nb\n", "")
+		}
+	})
+}
+
+func TestNoise(t *testing.T) {
+	for _, name := range logins {
+		t.Run(name, func(t *testing.T) {
+			x := start(t, server{login: name, before: "echo welcome; "}, Script{Line: "echo a"})
+			x.finish()
+			x.ended(0)
+			x.output("welcome\na\n", "")
+		})
+	}
+}
+
+// Nothing is run of what did not arrive whole, and it is said why.
+func TestNotStarted(t *testing.T) {
+	short := func(n int) func([]byte) []byte { return func(b []byte) []byte { return b[:len(b)-n] } }
+	for name, tt := range map[string]struct {
+		srv   server
+		noise string
+	}{
+		"cut off":         {server{mangled: short(1)}, "did not arrive whole"},
+		"cut off early":   {server{mangled: short(100)}, "did not arrive whole"},
+		"nothing":         {server{mangled: func([]byte) []byte { return nil }}, "did not arrive whole"},
+		"a hole":          {server{mangled: func(b []byte) []byte { return bytes.Replace(b, []byte("1"), nil, 1) }}, "did not arrive whole"},
+		"start-up reads":  {server{before: "read -n 30 x; "}, "did not arrive whole"},
+		"no shell":        {server{sh: "/nonexistent/sh"}, "/nonexistent/sh"},
+		"no printf":       {server{sh: impostor(t, "mksh"), env: []string{"PATH=/nonexistent", "HOME=/nonexistent"}}, "printf"},
+		"no group":        {server{attr: &syscall.SysProcAttr{}}, "no process group"},
+		"not the leader":  {server{before: "(", mangled: nil}, "syntax error"},
+		"a child of it":   {server{before: "true | "}, "no process group"},
+		"refused in text": {server{before: "echo Authentication failure >&2; exit 1; "}, "Authentication failure\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := start(t, tt.srv, Script{Line: "echo ran\necho again"})
+			x.main.CloseWrite()
+			x.finish()
+			x.unknown()
+			if x.stdout.Started() || x.out.Len() > 0 {
+				t.Errorf("started, output %q", x.out.String())
+			}
+			// With bytes left unread the text may be lost in the reset; the stderr channel has none.
+			if got := string(x.stderr.Noise()); !strings.Contains(got, tt.noise) {
+				t.Errorf("noise %q, want %q in it", got, tt.noise)
+			}
+		})
+	}
+}
+
+// input is n bytes that hold whatever is on the wire, too.
+func input(n int64) []byte {
+	b := bytes.Repeat([]byte("go\nTERM\n\x00\xff\x1e a line, then no newline: 0123456789 "), int(n/40)+1)
+	for i := 0; i < len(b); i += 1009 {
+		b[i] = byte(i / 1009)
+	}
+	return b[:n]
+}
+
+// withInput starts s with the input on its way, and finishes it.
+func withInput(t *testing.T, srv server, s Script, in []byte) *session {
+	t.Helper()
+	s.Input = int64(len(in))
+	x := start(t, srv, s)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		x.send(in)
+		x.send(x.w.Go())
+	})
+	x.finish()
+	writing.Wait()
+	return x
+}
+
+func TestInput(t *testing.T) {
+	for _, n := range []int64{0, 1, 5, block - 1, block, block + 1, 2 * block, 1 << 20} {
+		t.Run(strconv.FormatInt(n, 10), func(t *testing.T) {
+			in := input(n)
+			eachServer(t, func(t *testing.T, srv server) {
+				x := withInput(t, srv, Script{Line: "cat; exit 3"}, in)
+				x.ended(3)
+				x.output(string(in), "")
+			})
+		})
+	}
+}
+
+func TestInputLong(t *testing.T) {
+	in := input(100_000_000)
+	x := withInput(t, server{}, Script{Line: "cat >&2; echo end"}, in)
+	x.ended(0)
+	x.output("end\n", string(in))
+}
+
+// The end comes whole although the command reads little or nothing of its input.
+func TestInputUnread(t *testing.T) {
+	in := input(1 << 20)
+	for _, tt := range []struct{ line, stdout string }{
+		{"echo a; exit 3", "a\n"},
+		{"head -c 5; exit 3", string(in[:5])},
+		{"exec <&-; echo a; exit 3", "a\n"},
+		{"head -c 300000 /dev/zero; exit 3", strings.Repeat("\x00", 300_000)},
+	} {
+		t.Run(tt.line, func(t *testing.T) {
+			eachServer(t, func(t *testing.T, srv server) {
+				x := withInput(t, srv, Script{Line: tt.line}, in)
+				x.output(tt.stdout, "")
+				x.ended(3)
+			})
+		})
+	}
+}
+
+// A client that dies in mid-input has the command killed: it never sees the end of half its input.
+func TestInputCutOff(t *testing.T) {
+	in := input(300_000)
+	for _, tt := range []struct {
+		name   string
+		send   []byte
+		linger int
+	}{
+		{"end of file", in[:200_000], -1},
+		{"reset", in[:200_000], 0},
+		{"nothing", nil, -1},
+		{"all but go", in, -1},
+		{"something else", append(bytes.Clone(in), "stop\n"...), -1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			eachServer(t, func(t *testing.T, srv server) {
+				file := filepath.Join(t.TempDir(), "complete")
+				x := start(t, srv, Script{Line: "echo ready; cat >/dev/null; : >'" + file + "'", Input: int64(len(in))})
+				x.until("ready")
+				x.send(tt.send)
+				x.main.SetLinger(tt.linger)
+				x.main.Close()
+				x.gone()
+				if _, err := os.Stat(file); err == nil {
+					t.Error("the command took half its input for the whole")
+				}
+			})
+		})
+	}
+}
+
+// tools makes a PATH with these scripts and the usual programs behind it.
+func tools(t *testing.T, scripts map[string]string, rest string) []string {
+	dir := t.TempDir()
+	for name, text := range scripts {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return []string{"PATH=" + dir + rest, "HOME=/nonexistent"}
+}
+
+func TestInputWithoutFullblock(t *testing.T) {
+	srv := server{env: tools(t, map[string]string{"dd": `case "$*" in *iflag*) echo usage >&2; exit 1; esac; exec /bin/dd "$@"`}, ":/usr/bin:/bin")}
+	in := input(150_000)
+	x := withInput(t, srv, Script{Line: "cat"}, in)
+	x.ended(0)
+	x.output(string(in), "")
+}
+
+func TestInputWithoutTools(t *testing.T) {
+	for name, scripts := range map[string]map[string]string{
+		"no dd":         nil,
+		"dd that fails": {"dd": "exit 1"},
+		"dd that lies":  {"dd": "exit 0"},
+		"dd that dies":  {"dd": "head -c 1; kill -KILL $$"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := start(t, server{env: tools(t, scripts, "")}, Script{Line: "/bin/cat; echo complete", Input: 6})
+			x.send([]byte("input\ngo\n"))
+			x.finish()
+			x.unknown()
+			if strings.Contains(x.out.String(), "complete") {
+				t.Error("the command took half its input for the whole")
+			}
+		})
+	}
+}
+
+// eachScript runs f with sessions in which line runs: without input and with its input through, stopped by the end of the
+// connection and not.
+func eachScript(t *testing.T, srv server, line string, f func(t *testing.T, x *session)) {
+	for name, s := range map[string]Script{
+		"none":       {Line: line},
+		"input":      {Line: line, Input: 1},
+		"none,kill":  {Line: line, KillOnDisconnect: true},
+		"input,kill": {Line: line, Input: 1, KillOnDisconnect: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := start(t, srv, s)
+			if s.Input > 0 {
+				x.send([]byte("xgo\n"))
+			}
+			f(t, x)
+		})
+	}
+}
+
+func (x *session) stop(sig os.Signal) {
+	x.t.Helper()
+	b, err := Stop(sig)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	x.send(b)
+}
+
+func TestStopEnds(t *testing.T) {
+	// It is tail, not a shell, that says ready: a shell has moments, before it runs a program, in which a signal is lost on it.
+	file := filepath.Join(t.TempDir(), "ready")
+	if err := os.WriteFile(file, []byte("ready\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, line string
+		sig        os.Signal
+		stdout     string
+		status     int // -1: killed together with the shell that would tell
+	}{
+		{"TERM", "TAIL; :", syscall.SIGTERM, "ready\n", 143},
+		{"exec", "exec TAIL", syscall.SIGTERM, "ready\n", 143},
+		{"HUP", "exec TAIL", syscall.SIGHUP, "ready\n", 129},
+		{"QUIT", "ulimit -c 0; exec TAIL", syscall.SIGQUIT, "ready\n", 131},
+		{"INT", "exec TAIL", os.Interrupt, "ready\n", 130},
+		{"KILL", "TAIL; :", os.Kill, "ready\n", -1},
+		{"trapped", "trap 'echo bye; exit 7' TERM; TAIL & wait", syscall.SIGTERM, "ready\nbye\n", 7},
+		{"ignored", "trap '' TERM; TAIL; :", syscall.SIGTERM, "ready\n", -1},
+		{"child ignores", "(trap '' TERM; exec TAIL) & wait", syscall.SIGTERM, "ready\n", 143},
+		{"writes on", "exec yes ready", syscall.SIGTERM, "", 143},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			eachServer(t, func(t *testing.T, srv server) {
+				eachScript(t, srv, strings.ReplaceAll(tt.line, "TAIL", "tail -f '"+file+"'"), func(t *testing.T, x *session) {
+					x.until("ready")
+					x.stop(tt.sig)
+					x.finish()
+					if got := x.out.String(); got != tt.stdout && tt.stdout != "" {
+						t.Errorf("stdout: got %q, want %q", got, tt.stdout)
+					}
+					if tt.status < 0 {
+						x.unknown()
+					} else {
+						x.ended(tt.status)
+					}
+				})
+			})
+		})
+	}
+}
+
+// A stop that crosses the command's own end: one of both it is, told by a trailer.
+func TestStopAtTheEnd(t *testing.T) {
+	eachServer(t, func(t *testing.T, srv server) {
+		for range 4 {
+			eachScript(t, srv, "echo ready", func(t *testing.T, x *session) {
+				x.until("ready")
+				x.stop(syscall.SIGTERM)
+				x.finish()
+				if status, ok := x.stdout.Ended(); !ok || status != 0 && status != 143 {
+					t.Errorf("status %d, %v", status, ok)
+				}
+				x.gone()
+			})
+		}
+	})
+}
+
+// Input is in flight and the command does read: the reset of the main channel stops it.
+func TestStopInMidInput(t *testing.T) {
+	eachServer(t, func(t *testing.T, srv server) {
+		x := start(t, srv, Script{Line: "trap '' TERM; echo ready; cat >/dev/null; sleep 1000", Input: 1 << 30})
+		x.until("ready")
+		x.send(input(100_000))
+		x.main.SetLinger(0)
+		x.main.Close()
+		io.Copy(x.stderr, x.second)
+		x.unknown()
+	})
+}
+
+func TestKillOnDisconnect(t *testing.T) {
+	for _, linger := range []int{-1, 0} {
+		eachServer(t, func(t *testing.T, srv server) {
+			for _, input := range []int64{0, 1} {
+				x := start(t, srv, Script{Line: "trap '' TERM; echo ready; sleep 1000; sleep 1000", KillOnDisconnect: true, Input: input})
+				if input > 0 {
+					x.send([]byte("xgo\n"))
+				}
+				x.until("ready")
+				x.main.SetLinger(linger)
+				x.main.Close()
+				x.gone()
+			}
+		})
+	}
+}
+
+// Without it the command outlives its client, and nothing of the wrapper is left beside the shell that waits for it.
+func TestLivesOn(t *testing.T) {
+	for _, linger := range []int{-1, 0} {
+		eachServer(t, func(t *testing.T, srv server) {
+			for _, input := range []int64{0, 1} {
+				dir := t.TempDir()
+				fifo, file := filepath.Join(dir, "fifo"), filepath.Join(dir, "file")
+				if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				x := start(t, srv, Script{Line: "trap 'gone=yes' URG; echo ready; while [ ! $gone ]; do sleep 0.01; done; exec >/dev/null 2>&1; read x <'" + fifo + "'; echo $x >'" + file + "'", Input: input})
+				if input > 0 {
+					x.send([]byte("xgo\n"))
+				}
+				x.until("ready")
+				x.main.SetLinger(linger)
+				x.main.Close()
+				if err := os.WriteFile(fifo, []byte("alive\n"), 0); err != nil { // opens when the command reads
+					t.Fatal(err)
+				}
+				x.gone()
+				if b, err := os.ReadFile(file); string(b) != "alive\n" {
+					t.Errorf("the command did not go on: %q, %v", b, err)
+				}
+			}
+		})
+	}
+}
+
+// The end is told although a child goes on, and nothing of the wrapper is left beside it.
+func TestBackground(t *testing.T) {
+	t.Run("lets go", func(t *testing.T) {
+		eachServer(t, func(t *testing.T, srv server) {
+			eachScript(t, srv, "/bin/sleep 1000 </dev/null >/dev/null 2>&1 & echo a; exit 2", func(t *testing.T, x *session) {
+				x.finish()
+				x.output("a\n", "")
+				x.left("sleep")
+				syscall.Kill(-x.pgid, syscall.SIGKILL)
+				x.ended(2)
+			})
+		})
+	})
+	t.Run("holds on", func(t *testing.T) {
+		eachServer(t, func(t *testing.T, srv server) {
+			eachScript(t, srv, "echo a; /usr/bin/yes b & exit 2", func(t *testing.T, x *session) {
+				b := make([]byte, 1000)
+				for x.stdout.Late() == 0 {
+					n, err := x.main.Read(b)
+					if err != nil {
+						t.Fatal(err)
+					}
+					x.stdout.Write(b[:n])
+				}
+				if status, _ := x.stdout.Ended(); status != 2 || !strings.HasPrefix(x.out.String(), "a\n") {
+					t.Errorf("status %d, stdout %.100q", status, x.out.String())
+				}
+				x.left("yes")
+			})
+		})
+	})
+}
+
+// However many processes the user may still start, a status is told only of a command that ran, with its whole input.
+func TestForkFails(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: only another user's number of processes can be limited without harm")
+	}
+	uid := uint32(1_000_000_000 + os.Getpid()) // nobody else's
+	told := 0
+	for _, name := range []string{"dash", "busybox"} { // bash and mksh try again for half a minute
+		for processes := 1; processes <= 8; processes++ {
+			for _, n := range []int64{0, 6} {
+				t.Run(fmt.Sprintf("%s/%d/%d", name, n, processes), func(t *testing.T) {
+					srv := server{
+						login:  "bash",
+						before: fmt.Sprintf("ulimit -u %d; ", processes),
+						attr:   &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: uid, Gid: uid}},
+					}
+					if name != "dash" {
+						srv.sh = impostor(t, name)
+						os.Chmod(filepath.Dir(srv.sh), 0o755)
+					}
+					x := start(t, srv, Script{Line: "cat; echo ran", Input: n})
+					want := "ran\n"
+					if n > 0 {
+						x.send([]byte("input\ngo\n"))
+						want = "input\nran\n"
+					}
+					x.finish()
+					x.gone()
+					if status, ok := x.stdout.Ended(); ok && status == 0 {
+						told++
+						if x.out.String() != want {
+							t.Errorf("status 0 for output %q", x.out.String())
+						}
+					}
+				})
+			}
+		}
+	}
+	if told == 0 {
+		t.Error("no session came through")
 	}
 }

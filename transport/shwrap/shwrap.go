@@ -85,6 +85,7 @@ import (
 // the one pair of single quotes: csh and fish alter those. It is not longer than the 1,023 bytes that rsh-redone takes.
 const Bootstrap = `exec /bin/sh -c '` +
 	`kill -0 -$$ || { echo "multi-rsh: the server gives its sessions no process group of their own, so nothing was run" >&2; exit 1; }; ` +
+	`exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; ` + // csh leaves copies of its own open
 	`read -r mr_n mr_s && [ ${#mr_s} = "$mr_n" ] || { echo "multi-rsh: the command did not arrive whole, so nothing was run" >&2; exit 1; }; ` +
 	`eval "$mr_s"' sh`
 
