@@ -69,7 +69,9 @@ func writeManual(e *env) error {
 		if man, err := exec.LookPath("man"); err == nil {
 			page := exec.Command(man, "-l", "-")
 			page.Stdin, page.Stdout, page.Stderr = bytes.NewReader(manual), e.Stdout, e.Stderr
-			return page.Run()
+			if page.Run() == nil {
+				return nil
+			}
 		}
 	}
 	_, err := e.Stdout.Write(manual)

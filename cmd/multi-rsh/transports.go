@@ -6,6 +6,8 @@ import (
 	"os/user"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"multirsh/transport"
 	"multirsh/transport/execcmd"
 	"multirsh/transport/rsh"
@@ -15,6 +17,9 @@ import (
 // transports makes those that the hosts are reached by, and lets each say what it cannot do before anything is run. The
 // function that it returns is for the end of the run.
 func transports(c *config, hosts *selection, getenv func(string) string) (_ transport.Transport, close func() error, _ error) {
+	if err := enoughFiles(c, hosts); err != nil {
+		return nil, nil, err
+	}
 	mux := &transport.Mux{Named: map[string]transport.Transport{}}
 	close = func() error { return nil }
 	if hosts.by["exec"] {
@@ -57,4 +62,28 @@ func localUser() (string, error) {
 		return "", fmt.Errorf("rsh tells the hosts who calls, and user ID %s has no name here: add it to /etc/passwd", id)
 	}
 	return who.Username, nil
+}
+
+// enoughFiles refuses a fan-out that the limit of open files (RLIMIT_NOFILE, which the runtime has raised as far as it may)
+// cannot carry: its hosts would fail one by one, for no reason of theirs.
+func enoughFiles(c *config, hosts *selection) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	atOnce := uint64(min(c.fanout, hosts.count))
+	if need := filesFor(atOnce, hosts); need > limit.Cur {
+		return usagef("%d hosts at once need about %d open files, and the limit is %d; raise it (ulimit -n %d) or lower --fanout",
+			atOnce, need, limit.Cur, need)
+	}
+	return nil
+}
+
+// filesFor is about how many files n sessions at once have open.
+func filesFor(n uint64, hosts *selection) uint64 {
+	const ours = 32
+	if hosts.by["exec"] {
+		return 4*n + ours // two or three pipes and a pidfd
+	}
+	return 2*n + min(n, 250) + ours // two connections, and the listeners
 }
