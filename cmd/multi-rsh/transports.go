@@ -72,7 +72,7 @@ func enoughFiles(c *config, hosts *selection) error {
 		return err
 	}
 	atOnce := uint64(min(c.fanout, hosts.count))
-	if need := filesFor(atOnce, hosts); need > limit.Cur {
+	if need := filesFor(atOnce, hosts); need > uint64(limit.Cur) {
 		return usagef("%d hosts at once need about %d open files, and the limit is %d; raise it (ulimit -n %d) or lower --fanout",
 			atOnce, need, limit.Cur, need)
 	}
