@@ -110,7 +110,7 @@ type run struct {
 	*Runner
 	sink    Sink
 	command func(transport.Host) *transport.Command
-	events  chan envelope
+	events  chan *envelope
 	calls   chan func()
 	over    chan struct{} // closed when the loop has ended
 
@@ -123,10 +123,17 @@ type run struct {
 	sinkErr error
 }
 
-// envelope is an event on its way to the loop; its sender waits for the answer, so Data needs no copy.
+// envelope carries the events of one sender to the loop, one after the other: the sender waits for the answer, so neither it
+// nor Data needs a copy.
 type envelope struct {
 	Event
 	answer chan error
+}
+
+func (x *run) post(e *envelope) error {
+	e.Time = time.Now()
+	x.events <- e
+	return <-e.answer
 }
 
 // Run runs the command on each of the hosts and returns when all have ended. Hosts are pulled as slots become free.
@@ -135,7 +142,7 @@ type envelope struct {
 func (r *Runner) Run(ctx context.Context, hosts iter.Seq[transport.Host], command func(transport.Host) *transport.Command, sink Sink) (Summary, error) {
 	x := &run{
 		Runner: r, sink: sink, command: command,
-		events: make(chan envelope), calls: make(chan func()), over: make(chan struct{}),
+		events: make(chan *envelope), calls: make(chan func()), over: make(chan struct{}),
 		summary: Summary{Outcomes: map[Outcome]int{}, Codes: map[int]int{}, Signals: map[string]int{}, Started: time.Now()},
 	}
 	x.hard, x.end = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -175,14 +182,14 @@ func (x *run) pull(hosts iter.Seq[transport.Host]) {
 	group.SetLimit(positive(x.Fanout, DefaultFanout))
 	seq := 0
 	for host := range hosts {
-		n := seq
+		t := x.newTask(seq, host)
 		seq++
 		if x.soft.Err() != nil { // asked before a slot is waited for: the rest need none
-			x.never(n, host)
+			t.never()
 			continue
 		}
 		group.Go(func() error {
-			x.host(n, host)
+			t.host()
 			return nil
 		})
 	}
@@ -227,71 +234,91 @@ func (x *run) handle(ev Event) error {
 	return x.sinkErr
 }
 
-// task is one host on its way. Its answer channel serves start and finish; the two streams, which may write at the same
-// time, have one each.
+// task is one host on its way. Its envelope is for start and finish; the two streams, which may write at the same time,
+// have one each. What a host needs is in here and not in frames: thousands of goroutines wait in their sessions, and small
+// frames decide whether their stacks are 4 KiB or 8.
 type task struct {
 	*run
-	seq    int
-	host   transport.Host
-	answer chan error
+	envelope
+	stdout, stderr stream
+	cmd            transport.Command
+	result         Result
 }
 
-func (t *task) send(kind Kind, data []byte, result *Result, answer chan error) error {
-	t.events <- envelope{Event{Kind: kind, Time: time.Now(), Seq: t.seq, Host: t.host, Data: data, Result: result}, answer}
-	return <-answer
+func (x *run) newTask(seq int, host transport.Host) *task {
+	t := &task{run: x}
+	t.address(Start, seq, host)
+	return t
+}
+
+func (e *envelope) address(kind Kind, seq int, host transport.Host) {
+	e.Kind, e.Seq, e.Host = kind, seq, host
+	e.answer = make(chan error)
 }
 
 // stream is a host's Stdout or Stderr.
 type stream struct {
-	*task
-	kind   Kind
-	answer chan error
+	*run
+	envelope
+}
+
+func (s *stream) open(t *task, kind Kind) *stream {
+	s.run = t.run
+	s.address(kind, t.Seq, t.Host)
+	return s
 }
 
 func (s *stream) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if err := s.send(s.kind, p, nil, s.answer); err != nil {
+	s.Data = p
+	err := s.post(&s.envelope)
+	s.Data = nil
+	if err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// never gives a host that was not started its result.
-func (x *run) never(seq int, host transport.Host) {
-	now := time.Now()
-	cause := context.Cause(x.soft)
-	outcome := Cancelled
-	if errors.Is(cause, ErrFailFast) {
-		outcome = Skipped
-	}
-	t := &task{run: x, seq: seq, host: host, answer: make(chan error)}
-	t.send(Finish, nil, &Result{Seq: seq, Host: host, Outcome: outcome, Err: cause, Started: now, Ended: now}, t.answer)
-}
-
-// host runs the command on one host, from slot to result.
-func (x *run) host(seq int, host transport.Host) {
-	if x.soft.Err() != nil { // while we waited for the slot
-		x.never(seq, host)
+// host runs the command on the host, from slot to result.
+func (t *task) host() {
+	if t.soft.Err() != nil { // while we waited for the slot
+		t.never()
 		return
 	}
-	t := &task{run: x, seq: seq, host: host, answer: make(chan error)}
-	result := &Result{Seq: seq, Host: host, Started: time.Now()}
-	if t.send(Start, nil, nil, t.answer) == nil {
-		result.Status, result.Err = t.session()
+	t.result.Started = time.Now()
+	if t.post(&t.envelope) == nil {
+		t.result.Status, t.result.Err = t.session()
 	} else {
-		result.Err = context.Cause(x.soft)
+		t.result.Err = context.Cause(t.soft)
 	}
-	result.Ended = time.Now()
-	result.Outcome = classify(result.Status, result.Err)
-	t.send(Finish, nil, result, t.answer)
+	t.finish(classify(t.result.Status, t.result.Err))
+}
+
+// never gives a host that was not started its result.
+func (t *task) never() {
+	t.result.Started = time.Now()
+	t.result.Err = context.Cause(t.soft)
+	if errors.Is(t.result.Err, ErrFailFast) {
+		t.finish(Skipped)
+	} else {
+		t.finish(Cancelled)
+	}
+}
+
+func (t *task) finish(outcome Outcome) {
+	t.result.Seq, t.result.Host = t.Seq, t.Host
+	t.result.Outcome = outcome
+	t.result.Ended = time.Now()
+	t.Kind, t.Event.Result = Finish, &t.result
+	t.post(&t.envelope)
 }
 
 // limit names the options in a timeout's message: in other tools -t is the connect timeout alone.
 const limit = "--timeout, for all of it; --connect-timeout is for the connection alone"
 
-// session starts the command, waits for it, and stops it when the run or the host's time ends.
+// session starts the command and sees it to its end, within the host's time.
 func (t *task) session() (transport.Status, error) {
 	soft := t.soft
 	if t.Timeout > 0 {
@@ -299,24 +326,29 @@ func (t *task) session() (transport.Status, error) {
 		soft, cancel = context.WithTimeoutCause(soft, t.Timeout, &transport.TimeoutError{After: t.Timeout, Limit: limit})
 		defer cancel()
 	}
-	cmd := *t.command(t.host)
-	cmd.Stdout = &stream{t, Stdout, make(chan error)}
-	cmd.Stderr = &stream{t, Stderr, make(chan error)}
-
-	session, err := t.Transport.Start(soft, t.host, &cmd)
+	session, err := t.begin(soft)
 	if err != nil {
-		return transport.Status{}, t.notStarted(soft, err)
+		return transport.Status{}, err
 	}
-	hard, end := context.WithCancelCause(t.hard)
-	defer end(nil)
-	stop := stopper{session: session, grace: positive(t.Grace, DefaultGrace), end: end, done: make(chan struct{})}
-	cancel := context.AfterFunc(soft, stop.run)
-	status, err := session.Wait(hard)
-	if cancel() || !stop.over() && hard.Err() == nil {
-		return status, err // it ended by itself
+	return t.wait(soft, session)
+}
+
+func (t *task) begin(soft context.Context) (transport.Session, error) {
+	t.cmd = *t.command(t.Host)
+	t.cmd.Stdout = t.stdout.open(t, Stdout)
+	t.cmd.Stderr = t.stderr.open(t, Stderr)
+	session, err := t.Transport.Start(soft, t.Host, &t.cmd)
+	if err != nil {
+		return nil, t.notStarted(soft, err)
 	}
-	confirmed := status.Known || status.Ended
-	return status, t.opError(transport.PhaseRun, &StopError{Cause: context.Cause(soft), Confirmed: confirmed})
+	return session, nil
+}
+
+// wait waits for the session, which is stopped when soft ends.
+func (t *task) wait(soft context.Context, session transport.Session) (transport.Status, error) {
+	stop := t.newStopper(soft, session)
+	status, err := session.Wait(stop.hard)
+	return stop.verdict(status, err)
 }
 
 // notStarted is err, or the reason for which the start was given up.
@@ -333,23 +365,32 @@ func (t *task) notStarted(soft context.Context, err error) error {
 }
 
 func (t *task) opError(phase transport.Phase, err error) error {
-	return &transport.OpError{Phase: phase, Host: t.host.Name, Err: err}
+	return &transport.OpError{Phase: phase, Host: t.Host.Name, Err: err}
 }
 
-// stopper asks a session to stop, and ends it when the grace is over.
+// stopper asks a session to stop when soft ends, and has it closed when the grace is over.
 type stopper struct {
-	session transport.Session
-	grace   time.Duration
-	end     context.CancelCauseFunc
-	timer   *time.Timer // of the grace; nil: the session had already ended
-	done    chan struct{}
+	*task
+	session    transport.Session
+	soft, hard context.Context
+	end        context.CancelCauseFunc // of hard
+	cancel     func() bool             // that run begins
+	timer      *time.Timer             // of the grace; nil: the session had already ended
+	done       chan struct{}           // closed when run has ended
 }
 
 var errGrace = errors.New("the grace after the request to stop is over")
 
+func (t *task) newStopper(soft context.Context, session transport.Session) *stopper {
+	s := &stopper{task: t, session: session, soft: soft, done: make(chan struct{})}
+	s.hard, s.end = context.WithCancelCause(t.run.hard)
+	s.cancel = context.AfterFunc(soft, s.run)
+	return s
+}
+
 func (s *stopper) run() {
 	defer close(s.done)
-	grace := s.grace
+	grace := positive(s.Grace, DefaultGrace)
 	switch err := s.session.Signal(syscall.SIGTERM); {
 	case errors.Is(err, os.ErrProcessDone):
 		return
@@ -359,12 +400,20 @@ func (s *stopper) run() {
 	s.timer = time.AfterFunc(grace, func() { s.end(errGrace) })
 }
 
-// over waits for run, which has begun, and says whether it came before the session's own end.
-func (s *stopper) over() bool {
-	<-s.done
-	if s.timer == nil {
-		return false
+// verdict is what Wait's results come to, and lets go of all that the stopper holds.
+func (s *stopper) verdict(status transport.Status, err error) (transport.Status, error) {
+	killed := s.hard.Err() != nil
+	defer s.end(nil)
+	if s.cancel() {
+		return status, err // it ended by itself
 	}
-	s.timer.Stop()
-	return true
+	<-s.done
+	if s.timer == nil && !killed {
+		return status, err // likewise, before it could be asked to stop
+	}
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	confirmed := status.Known || status.Ended
+	return status, s.opError(transport.PhaseRun, &StopError{Cause: context.Cause(s.soft), Confirmed: confirmed})
 }

@@ -66,7 +66,7 @@ func (b *bench) host(j int) transport.Host {
 }
 
 // patience is when a test that waits calls it a hang. It is shorter than TIME_WAIT and FIN_WAIT_2 last, so that waiting hides neither.
-const patience = 20 * time.Second
+const patience = 45 * time.Second
 
 // until waits until there is no objection any more. Neither the kernel nor a far process tells when a socket or a process has
 // gone, so it looks again and again.

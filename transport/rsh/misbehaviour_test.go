@@ -164,7 +164,7 @@ func misbehave(t *testing.T, behaviour string, want outcome) {
 	server, host := misbehaving(t, behaviour)
 	tr := client(t)
 	if slices.Contains(want.kinds, context.DeadlineExceeded) {
-		tr.ConnectTimeout = 200 * time.Millisecond // what stalls would stall for as long as we let it
+		tr.ConnectTimeout = time.Second // what stalls would stall for as long as we let it
 	}
 	var stdout, stderr record
 	s, err := tr.Start(t.Context(), host, &transport.Command{Line: line, Stdout: &stdout, Stderr: &stderr})

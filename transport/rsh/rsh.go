@@ -25,6 +25,7 @@
 package rsh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,56 +94,42 @@ func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transpo
 
 // start brings the session up to the host's answer, and on failure names the phase.
 func (s *session) start(ctx context.Context) (transport.Phase, error) {
-	t := s.transport
-	clock := newClock(ctx, t.ConnectTimeout)
+	clock := newClock(ctx, s.transport.ConnectTimeout)
 	defer clock.stop()
-
-	addrs, err := t.resolve(clock.ctx, s.host.Address())
-	if err != nil {
-		return transport.PhaseResolve, clock.cause(err)
-	}
-	if phase, err := s.connect(clock, addrs); err != nil {
+	if phase, err := s.reach(clock); err != nil {
 		return phase, clock.cause(err)
 	}
-
-	command := s.cmd.Line
-	if !t.Plain {
-		script := shwrap.Script{Line: s.cmd.Line, Merged: t.Merge, KillOnDisconnect: t.KillOnDisconnect}
-		if s.cmd.Stdin != nil {
-			script.Input = s.cmd.Stdin.Size()
-		}
-		if s.wrap, err = shwrap.New(script); err != nil {
-			return transport.PhaseHandshake, err
-		}
-		command = shwrap.Bootstrap
+	if s.transport.Merge {
+		return s.handshake(clock, nil)
 	}
-
-	var lease *resvport.Listener
-	if !t.Merge {
-		clock.pause() // the others' sessions are no fault of this host
-		lease, err = t.Ports.Lease(ctx, localAddr(s.main))
-		if err != nil {
-			return transport.PhasePort, clock.cause(err)
-		}
-		defer lease.Release()
-		clock.resume()
+	clock.pause() // the others' sessions are no fault of this host
+	lease, err := s.transport.Ports.Lease(ctx, localAddr(s.main))
+	if err != nil {
+		return transport.PhasePort, clock.cause(err)
 	}
-	return s.handshake(clock, lease, command)
+	defer lease.Release()
+	clock.resume()
+	return s.handshake(clock, lease)
 }
 
-// handshake sends the request and waits for the answer and the stderr channel.
-func (s *session) handshake(clock *clock, lease *resvport.Listener, command string) (phase transport.Phase, err error) {
-	var port uint16
-	if lease != nil {
-		port = lease.Port()
+// reach connects to the host.
+func (s *session) reach(clock *clock) (transport.Phase, error) {
+	addrs, err := s.transport.resolve(clock.ctx, s.host.Address())
+	if err != nil {
+		return transport.PhaseResolve, err
 	}
-	inTime := context.AfterFunc(clock.ctx, func() { s.main.SetDeadline(time.Unix(1, 0)) })
-	defer inTime()
+	return s.connect(clock, addrs)
+}
 
-	// A failure shows where we read, together with what the host said before it hung up.
-	s.main.Write(request(port, s.transport.LocalUser, s.user(), command))
+// handshake sends the request and waits for the answer and the stderr channel, if there is a lease for one.
+func (s *session) handshake(clock *clock, lease *resvport.Listener) (transport.Phase, error) {
+	inTime := s.deadline(clock)
+	defer inTime()
+	if err := s.request(lease); err != nil {
+		return transport.PhaseHandshake, err
+	}
 	// The host connects back before it answers, so with the answer in hand the stderr channel is already there.
-	if s.early, err = readStatus(s.main, make([]byte, 512)); err != nil {
+	if err := s.answer(); err != nil {
 		auth := errors.Is(err, transport.ErrAuth)
 		if lease != nil && (auth || errors.Is(err, transport.ErrProtocol)) {
 			lease.Return() // it has answered or hung up, so it will not connect any more
@@ -153,6 +140,7 @@ func (s *session) handshake(clock *clock, lease *resvport.Listener, command stri
 		return transport.PhaseHandshake, clock.cause(err)
 	}
 	if lease != nil {
+		var err error
 		if s.stderr, err = lease.Accept(clock.ctx); err != nil {
 			return transport.PhaseHandshake, fmt.Errorf("the host has not opened the stderr channel (a firewall that lets no connection back in? --merge needs none): %w", clock.cause(err))
 		}
@@ -161,6 +149,47 @@ func (s *session) handshake(clock *clock, lease *resvport.Listener, command stri
 		return transport.PhaseHandshake, context.Cause(clock.ctx)
 	}
 	return "", nil
+}
+
+// deadline ends all reading and writing when the clock does. The function that it returns takes that back, and says false
+// when it is too late.
+func (s *session) deadline(clock *clock) func() bool {
+	return context.AfterFunc(clock.ctx, func() { s.main.SetDeadline(time.Unix(1, 0)) })
+}
+
+// request makes the script and sends the request. That a host does not take it shows where we read, together with what the
+// host said before it hung up.
+func (s *session) request(lease *resvport.Listener) (err error) {
+	t, command := s.transport, s.cmd.Line
+	if !t.Plain {
+		script := shwrap.Script{Line: s.cmd.Line, Merged: t.Merge, KillOnDisconnect: t.KillOnDisconnect}
+		if s.cmd.Stdin != nil {
+			script.Input = s.cmd.Stdin.Size()
+		}
+		if s.wrap, err = shwrap.New(script); err != nil {
+			return err
+		}
+		command = shwrap.Bootstrap
+	}
+	var port uint16
+	if lease != nil {
+		port = lease.Port()
+	}
+	buf := smallBuffers.Get().(*[]byte)
+	defer smallBuffers.Put(buf)
+	s.main.Write(appendRequest((*buf)[:0], port, t.LocalUser, s.user(), command))
+	return nil
+}
+
+// answer reads the host's answer and keeps what came with it.
+func (s *session) answer() error {
+	buf := smallBuffers.Get().(*[]byte)
+	defer smallBuffers.Put(buf)
+	early, err := readStatus(s.main, *buf)
+	if len(early) > 0 {
+		s.early = bytes.Clone(early)
+	}
+	return err
 }
 
 func (s *session) user() string {
@@ -203,7 +232,7 @@ func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, er
 		if more := len(addrs) - i; more > 1 {
 			ctx, cancel = context.WithTimeout(ctx, clock.left()/time.Duration(more))
 		}
-		conn, err := s.transport.Ports.Dial(ctx, netip.AddrPortFrom(addr, port))
+		conn, err := s.transport.dial(ctx, netip.AddrPortFrom(addr, port))
 		cancel()
 		if err == nil {
 			s.main = conn
@@ -220,6 +249,18 @@ func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, er
 		return transport.PhasePort, first
 	}
 	return transport.PhaseConnect, first
+}
+
+// dial dials on a goroutine of its own. Package net needs a deep stack for it, and a goroutine keeps what its stack has
+// grown to: thousands that only wait from then on would have 8 KiB each instead of 4.
+func (t *Transport) dial(ctx context.Context, dst netip.AddrPort) (conn *resvport.Conn, err error) {
+	dialled := make(chan struct{})
+	go func() {
+		defer close(dialled)
+		conn, err = t.Ports.Dial(ctx, dst)
+	}()
+	<-dialled
+	return conn, err
 }
 
 func localAddr(conn net.Conn) netip.Addr {

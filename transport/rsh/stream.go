@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"multirsh/transport/shwrap"
 )
 
 // What one read takes at most: a session begins with small reads and goes over to large ones while they fill up.
@@ -84,25 +86,25 @@ func (r *reader) read(feed func([]byte) bool) (more bool, err error) {
 }
 
 // send brings the script to the host, and the input behind it. What is short goes at once; the rest has a goroutine.
-func (s *session) send(others *sync.WaitGroup) {
-	preamble := s.wrap.Preamble()
+func (s *session) send(wrap *shwrap.Wrapper) {
+	preamble := wrap.Preamble()
 	const atOnce = 16 << 10 // always fits into the socket's send buffer
-	if s.wrap.Input == 0 && len(preamble) <= atOnce {
+	if wrap.Input == 0 && len(preamble) <= atOnce {
 		s.main.Write(preamble) // a failure shows where we read
 		return
 	}
-	if s.wrap.Input > 0 {
+	if wrap.Input > 0 {
 		s.input.Store(inputSending)
 	}
-	others.Go(func() {
-		if _, err := s.main.Write(preamble); err != nil || s.wrap.Input == 0 {
+	s.others.Go(func() {
+		if _, err := s.main.Write(preamble); err != nil || wrap.Input == 0 {
 			return
 		}
 		switch err := s.sendInput(); {
 		case err != nil:
 			s.abandon(err)
 		case s.input.CompareAndSwap(inputSending, inputDone):
-			s.main.Write(s.wrap.Go())
+			s.main.Write(wrap.Go())
 		}
 	})
 }

@@ -15,10 +15,9 @@ import (
 // DefaultPort is the service "shell" (514/tcp).
 const DefaultPort = 514
 
-// request is what rcmd(3) sends after connecting: the port on which we await the stderr channel in ASCII (nothing: stderr
-// comes on the main channel), our user's name, the user's name on the host and the command, each ended by a NUL.
-func request(stderr uint16, localUser, remoteUser, command string) []byte {
-	b := make([]byte, 0, 16+len(localUser)+len(remoteUser)+len(command))
+// appendRequest appends what rcmd(3) sends after connecting: the port on which we await the stderr channel in ASCII (nothing:
+// stderr comes on the main channel), our user's name, the user's name on the host and the command, each ended by a NUL.
+func appendRequest(b []byte, stderr uint16, localUser, remoteUser, command string) []byte {
 	if stderr != 0 {
 		b = strconv.AppendUint(b, uint64(stderr), 10)
 	}

@@ -23,7 +23,7 @@ func TestRequest(t *testing.T) {
 		{1013, "1013\x00ann\x00ops\x00uptime; echo \xff\x00"},
 		{0, "\x00ann\x00ops\x00uptime; echo \xff\x00"},
 	} {
-		if got := string(request(test.port, "ann", "ops", "uptime; echo \xff")); got != test.want {
+		if got := string(appendRequest(nil, test.port, "ann", "ops", "uptime; echo \xff")); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)
 		}
 	}
