@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// drain is how long a channel may stay open after the command's end has come on all of them.
-	drain = 500 * time.Millisecond
+	// A channel may stay open for so long after the command's end has come on all of them: minDrain, or as long as the host
+	// took to start the command, since one that is loaded ends a session as slowly as it begins it.
+	minDrain = 500 * time.Millisecond
+	maxDrain = 5 * time.Second
 	// lost is how long the stderr channel may be silent once the main channel has ended without the command's status.
 	lost = 5 * time.Second
 )
@@ -36,6 +38,8 @@ type session struct {
 	early     []byte          // came on main together with the answer
 
 	channels []*channel
+	opened   time.Time      // when the script was sent
+	startup  atomic.Int64   // from then to the first leader, in ns
 	others   sync.WaitGroup // the goroutines beside Wait's
 	trailers atomic.Int32   // channels whose trailer has not come yet
 	input    atomic.Int32   // what the main channel carries towards the host
@@ -103,7 +107,7 @@ func (s *session) open() (main *channel) {
 		}
 		s.send(s.wrap)
 	}
-	s.wrap, s.early = nil, nil
+	s.wrap, s.early, s.opened = nil, nil, time.Now()
 	for _, c := range s.channels[1:] {
 		s.others.Go(func() {
 			defer close(c.done)
@@ -169,8 +173,8 @@ func (c *channel) feed(data []byte) bool {
 	if len(data) == 0 {
 		return true
 	}
+	started, ended := c.started(), c.ended()
 	var err error
-	before := c.ended()
 	if c.wire != nil {
 		_, err = c.wire.Write(data)
 	} else {
@@ -181,11 +185,17 @@ func (c *channel) feed(data []byte) bool {
 		c.session.abandon(c.err)
 		return false
 	}
-	if !before && c.ended() {
+	if !started && c.started() {
+		c.session.startup.CompareAndSwap(0, int64(time.Since(c.session.opened)))
+	}
+	if !ended && c.ended() {
 		c.session.trailer()
 	}
 	return true
 }
+
+// started says whether the leader has come.
+func (c *channel) started() bool { return c.wire != nil && c.wire.Started() }
 
 // ended says whether the trailer has come.
 func (c *channel) ended() bool {
@@ -201,6 +211,7 @@ func (s *session) trailer() {
 	if s.trailers.Add(-1) > 0 {
 		return
 	}
+	drain := min(max(minDrain, time.Duration(s.startup.Load())), maxDrain)
 	deadline := time.Now().Add(drain)
 	for _, c := range s.channels {
 		c.conn.SetReadDeadline(deadline)
