@@ -166,7 +166,7 @@ func (s *session) start(line string, cmd *transport.Command, merge bool) (err er
 	}
 	pidfd := -1
 	// Fd puts these ends, and not ours, into blocking mode, which is what the command expects.
-	s.pid, err = syscall.ForkExec(shell, []string{"sh", "-c", line}, &syscall.ProcAttr{
+	s.pid, err = syscall.ForkExec(shell, []string{"sh", "-c", "--", line}, &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: []uintptr{stdin.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys:   sysProcAttr(&pidfd),

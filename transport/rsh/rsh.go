@@ -211,6 +211,9 @@ func (t *Transport) resolve(ctx context.Context, name string) ([]netip.Addr, err
 		lookup = net.DefaultResolver.LookupNetIP
 	}
 	addrs, err := lookup(ctx, "ip", name)
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
+		err = &plainError{fmt.Sprintf("the name %q has no address", name), err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +242,7 @@ func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, er
 			return "", nil
 		}
 		if first == nil {
-			first = err
+			first = explain(err, netip.AddrPortFrom(addr, port))
 		}
 		if clock.ctx.Err() != nil {
 			break

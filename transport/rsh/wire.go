@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,6 +106,37 @@ func deniesLogin(lower string) bool {
 		}
 	}
 	return false
+}
+
+// plainError is an error in words for the user; what errors.Is and errors.As find is in err.
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
+
+// explain puts the failure to reach a host in words, with the mend where there is one.
+func explain(err error, to netip.AddrPort) error {
+	text := ""
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		text = fmt.Sprintf("nobody listens on port %d of %v: is an rshd running there?", to.Port(), to.Addr())
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		text = fmt.Sprintf("no way to %v: the host is down, or a router or firewall on the way says so", to.Addr())
+	case errors.Is(err, syscall.ENETUNREACH):
+		text = fmt.Sprintf("no route to %v from here", to.Addr())
+	case errors.Is(err, syscall.ETIMEDOUT):
+		text = fmt.Sprintf("%v does not answer", to.Addr())
+	case errors.Is(err, syscall.ECONNRESET):
+		text = fmt.Sprintf("%v has reset the connection at once", to.Addr())
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		text = "too many open files here: raise the limit (ulimit -n) or lower --fanout"
+	default:
+		return err
+	}
+	return &plainError{text, err}
 }
 
 // abbreviate keeps a text that a host sent short enough for an error message.
