@@ -138,7 +138,7 @@ func TestClockCause(t *testing.T) {
 				t.Errorf("%v became %v", err, got)
 			}
 		}
-		for _, err := range []error{syscall.ECONNREFUSED, errSilent} {
+		for _, err := range []error{syscall.ECONNREFUSED, error(transport.ErrAuth)} {
 			if got := c.cause(err); got != err {
 				t.Errorf("%v became %v", err, got)
 			}

@@ -281,7 +281,7 @@ func (s *session) failure(status transport.Status) error {
 	for _, c := range s.channels[1:] {
 		switch {
 		case !c.wire.Started():
-			return fmt.Errorf("%w: what came on the stderr channel is not this command's (its exit status was %d)", transport.ErrProtocol, status.Code)
+			return &plainError{fmt.Sprintf("what came on the stderr channel is not this command's (its exit status was %d)", status.Code), transport.ErrProtocol}
 		case !c.ended():
 			return fmt.Errorf("%w: stderr broke off (the exit status was %d): %w", transport.ErrLost, status.Code, c.cause())
 		}
@@ -312,9 +312,9 @@ func notStarted(text string) error {
 	case deniesLogin(strings.ToLower(text)):
 		return refusal(text)
 	case text == "":
-		return fmt.Errorf("%w: the host accepted the session and closed it, and the command did not start (no login shell, or no /bin/sh? --plain sends the bare command)", transport.ErrProtocol)
+		return &plainError{"the host accepted the session and closed it, and the command did not start (no login shell, or no /bin/sh? --plain sends the bare command)", transport.ErrProtocol}
 	}
-	return fmt.Errorf("%w: the command did not start; the host says %q", transport.ErrProtocol, abbreviate(text))
+	return &plainError{fmt.Sprintf("the command did not start; the host says %q", abbreviate(text)), transport.ErrProtocol}
 }
 
 // phase is where in the session's life an error belongs.
@@ -328,7 +328,8 @@ func phase(err error, status transport.Status) transport.Phase {
 	return transport.PhaseRun
 }
 
-// Signal implements transport.Session: the wrapper sends sig to the process group, and SIGKILL a second later. In plain sessions sig goes as rcmd(3) has it, a byte on the stderr channel; not every rshd reads it.
+// Signal implements transport.Session: the wrapper sends sig to the process group, and SIGKILL a second later. In plain
+// sessions sig goes as rcmd(3) has it, a byte on the stderr channel; not every rshd reads it.
 func (s *session) Signal(sig os.Signal) error {
 	if s.ended.Load() {
 		return os.ErrProcessDone

@@ -33,9 +33,10 @@ func appendRequest(b []byte, stderr uint16, localUser, remoteUser, command strin
 // maxRefusal bounds the line in which a host says why it refuses.
 const maxRefusal = 4096
 
-var (
-	errSilent = errors.New("the host closed the connection without an answer: it could not find a name for our address, or its hosts.allow, hosts.equiv or .rhosts does not admit us")
-	errLookup = errors.New("the host could not find a name for our address: add it to the host's /etc/hosts or DNS")
+// What a host may mean that ends the connection instead of answering.
+const (
+	saysNothing = "the host closed the connection without an answer: it could not look up a name for our address (add it to the host's /etc/hosts), or its hosts.allow, hosts.equiv or .rhosts does not admit us"
+	cannotName  = "the host could not look up a name for our address: add it to the host's /etc/hosts, or see why its DNS does not answer"
 )
 
 // readStatus reads rshd(8)'s answer: a byte 0, or 1 and a line of text. The bytes that follow a 0 in the same read are the
@@ -44,7 +45,7 @@ func readStatus(r io.Reader, buf []byte) (rest []byte, err error) {
 	n, err := r.Read(buf)
 	if n == 0 {
 		if err == io.EOF || errors.Is(err, syscall.ECONNRESET) {
-			return nil, fmt.Errorf("%w (%w)", errSilent, transport.ErrAuth)
+			return nil, &plainError{saysNothing, transport.ErrAuth}
 		}
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func readStatus(r io.Reader, buf []byte) (rest []byte, err error) {
 	case 1:
 		return nil, refusal(readLine(r, buf[1:n]))
 	}
-	return nil, fmt.Errorf("%w: an rsh server answers 0 or 1, this one %q", transport.ErrProtocol, abbreviate(readLine(r, buf[:n])))
+	return nil, &plainError{fmt.Sprintf("this is no rsh server: it says %q", abbreviate(readLine(r, buf[:n]))), transport.ErrProtocol}
 }
 
 // readLine reads on behind got until a newline, the end or maxRefusal bytes.
@@ -84,14 +85,13 @@ func refusal(line string) error {
 	lower := strings.ToLower(text)
 	switch {
 	case strings.Contains(lower, "getnameinfo"), strings.Contains(lower, "host name for your address"):
-		return fmt.Errorf("%w (%w): %q", errLookup, transport.ErrAuth, abbreviate(text))
+		return &plainError{fmt.Sprintf("%s (it says %q)", cannotName, abbreviate(text)), transport.ErrAuth}
 	case deniesLogin(lower):
-		return fmt.Errorf("%q (%w): the host's hosts.equiv or the user's .rhosts must name our host and user, and belong to that user alone",
-			abbreviate(text), transport.ErrAuth)
+		return &plainError{fmt.Sprintf("the host says %q: its hosts.equiv or the user's .rhosts must name our host and user, and belong to that user alone", abbreviate(text)), transport.ErrAuth}
 	case text == "":
-		return fmt.Errorf("refused without a reason (%w)", transport.ErrAuth)
+		return &plainError{"the host refused and gave no reason", transport.ErrAuth}
 	}
-	return fmt.Errorf("the host refused: %q (%w)", abbreviate(text), transport.ErrProtocol)
+	return &plainError{fmt.Sprintf("the host refused: %q", abbreviate(text)), transport.ErrProtocol}
 }
 
 // deniesLogin tells the ways in which rshds and PAM refuse a login. rsh-redone says so behind a status byte 0, as output.
