@@ -144,20 +144,12 @@ func TestMisbehaviour(t *testing.T) {
 	}
 }
 
-// The server of a misbehaving host has an address of its own, so that its reserved ports are told from ours.
 func misbehaving(t testing.TB, behaviour string) (*rshtest.Server, transport.Host) {
 	t.Helper()
 	s := &rshtest.Server{Behaviour: rshtest.MustParseBehaviour(behaviour), Record: true, Patience: time.Second}
-	addr, err := s.Start("127.0.0.2:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s, transport.Host{Name: "odd", Addr: addr.Addr().String(), Port: addr.Port(), User: "ops"}
+	host := serve(t, s)
+	host.Name = "odd"
+	return s, host
 }
 
 func misbehave(t *testing.T, behaviour string, want outcome) {

@@ -53,10 +53,10 @@ func client(t testing.TB) *Transport {
 	return &Transport{Ports: a, LocalUser: "root", ConnectTimeout: 30 * time.Second}
 }
 
-// serve starts an rshd in this process and gives the host that it is.
+// serve starts an rshd in this process and gives the host that it is. Its address is its own, so that its reserved ports are told from ours.
 func serve(t testing.TB, s *rshtest.Server) transport.Host {
 	t.Helper()
-	addr, err := s.Start("127.0.0.1:0")
+	addr, err := s.Start("127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
