@@ -48,7 +48,7 @@ func FuzzEngine(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte, cut uint) {
 		if field, _, _ := bytes.Cut(in, []byte{0}); len(bytes.Trim(field, "0")) > 0 && len(field) <= 5 {
-			t.Skip("would connect back")
+			return // it would connect back
 		}
 		at := cut % uint(len(in)+1)
 		if one, two := answer(t, in), answer(t, in[:at], in[at:]); one != two {
