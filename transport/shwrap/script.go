@@ -28,9 +28,10 @@ const (
 	guard   = `trap "kill -KILL -$$" 0; `
 	unguard = `; trap - 0`
 
-	// Without input: the watcher, which has nothing of ours open but the main channel.
-	openWatch  = `; exec 3<&0 </dev/null; ` + traps + `{ trap '' 1 2 3 15; `
-	closeWatch = `; } <&3 3<&- >/dev/null 2>&1 & mr_w=$!; ` + guard + `exec 3<&- 4>&2 2>/dev/null`
+	// Without input: the watcher, which has nothing of ours open but the main channel. (Redirecting the braces instead leaves
+	// mksh with copies of what it redirected.)
+	openWatch  = `; exec 3<&0 </dev/null; ` + traps + `{ exec <&3 3<&- >/dev/null 2>&1; trap '' 1 2 3 15; `
+	closeWatch = `; } & mr_w=$!; ` + guard + `exec 3<&- 4>&2 2>/dev/null`
 
 	// With input: the feeder, a shell of its own so as to know its pid, which is the first line in the pipe. While its trap on
 	// 0 (its exit, for whatever reason) stands, the group dies before the pipe can close.
@@ -50,7 +51,9 @@ const (
 	trailer       = `; printf '\036%s%s-%d\n' $1 $2 $mr_s`
 	trailerStderr = `; printf '\036%s%s-%d\n' $1 $2 $mr_s >&4`
 	exit          = `; exit $mr_s`
-	closeFed      = `; }; mr_s=$?` + unguard + exit
+	// After a stop the feeder has its second before it; the shell above would wait for it, the connection in hand.
+	letGo    = `; [ "$mr_k" ] && kill -KILL $$`
+	closeFed = `; }; mr_s=$?` + unguard + exit
 )
 
 // What watcher and feeder do while the command runs, for the process group with the id pgid: one line, or the end of the
@@ -160,9 +163,12 @@ func (w *Wrapper) encode() []byte {
 	if !w.Merged {
 		b = append(b, trailerStderr...)
 	}
-	b = append(b, exit...)
 	if w.Input > 0 {
+		b = append(b, letGo...)
+		b = append(b, exit...)
 		b = append(b, closeFed...)
+	} else {
+		b = append(b, exit...)
 	}
 	var digits [room]byte
 	length := append(strconv.AppendInt(digits[:0], int64(len(b)-room), 10), ' ')

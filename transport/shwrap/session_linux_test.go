@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -114,7 +115,10 @@ type session struct {
 	w            *Wrapper
 	main, second *net.TCPConn
 	pgid         int
+	reaped       atomic.Bool // the group is gone, and its number may be another's
 	relayed      sync.WaitGroup
+
+	grace *os.File // of eachScript: a line in it ends the second that a stop gives
 
 	stdout, stderr   *Channel
 	out, err         bytes.Buffer
@@ -203,14 +207,17 @@ func start(t testing.TB, srv server, s Script) *session {
 	x.pgid = p.Pid
 	p.Release()
 	// A session that hangs is ended, so that the test says what it saw.
-	stuck := time.AfterFunc(8*time.Second, func() {
-		t.Errorf("the session hung: %s", strings.Join(x.members(), ", "))
-		syscall.Kill(-x.pgid, syscall.SIGKILL)
+	hung := make(chan []string, 1)
+	stuck := time.AfterFunc(time.Minute, func() {
+		hung <- x.members()
+		x.kill()
 		x.close()
 	})
 	t.Cleanup(func() {
-		stuck.Stop()
-		syscall.Kill(-x.pgid, syscall.SIGKILL)
+		if !stuck.Stop() {
+			t.Errorf("the session hung: %q", <-hung)
+		}
+		x.kill()
 		x.close()
 		x.gone()
 	})
@@ -237,13 +244,18 @@ func (x *session) close() {
 // until reads stdout until it holds text.
 func (x *session) until(text string) {
 	x.t.Helper()
-	b := make([]byte, 32<<10)
-	for !strings.Contains(x.out.String(), text) {
-		n, err := x.main.Read(b)
-		x.rawOut.Write(b[:n])
-		x.stdout.Write(b[:n])
+	x.read(x.main, x.stdout, func() bool { return strings.Contains(x.out.String(), text) })
+}
+
+// read reads a channel until enough says so.
+func (x *session) read(from io.Reader, to *Channel, enough func() bool) {
+	x.t.Helper()
+	b := make([]byte, 1000)
+	for !enough() {
+		n, err := from.Read(b)
+		to.Write(b[:n])
 		if err != nil {
-			x.t.Fatalf("%v, while waiting for %q in %q", err, text, x.out.String())
+			x.t.Fatalf("%v, while waiting for output after %.300q", err, x.out.String())
 		}
 	}
 }
@@ -282,9 +294,16 @@ func (x *session) members() (names []string) {
 	return names
 }
 
+// kill ends what there still is of the process group.
+func (x *session) kill() {
+	if !x.reaped.Load() {
+		syscall.Kill(-x.pgid, syscall.SIGKILL)
+	}
+}
+
 // gone waits until nothing is left of the process group.
 func (x *session) gone() {
-	for x.reap() {
+	for !x.reaped.Load() && x.reap() {
 	}
 }
 
@@ -295,6 +314,7 @@ func (x *session) reap() bool {
 		case err == nil:
 			return true
 		case err != syscall.EINTR:
+			x.reaped.Store(true)
 			return false
 		}
 	}
@@ -706,12 +726,33 @@ func eachScript(t *testing.T, srv server, line string, f func(t *testing.T, x *s
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			// sleep is a line in a fifo, so that nothing depends on who is how fast. (ksh93 sleeps by itself.)
+			fifo := filepath.Join(t.TempDir(), "fifo")
+			if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			grace, err := os.OpenFile(fifo, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer grace.Close()
+			srv := srv
+			srv.env = tools(t, map[string]string{"sleep": "read x <'" + fifo + "'\n"}, ":/usr/bin:/bin")
 			x := start(t, srv, s)
+			x.grace = grace
 			if s.Input > 0 {
 				x.send([]byte("xgo\n"))
 			}
 			f(t, x)
 		})
+	}
+}
+
+// endGrace ends the second, as time would.
+func (x *session) endGrace() {
+	x.t.Helper()
+	if _, err := x.grace.WriteString("\n"); err != nil {
+		x.t.Error(err)
 	}
 }
 
@@ -734,18 +775,18 @@ func TestStopEnds(t *testing.T) {
 		name, line string
 		sig        os.Signal
 		stdout     string
-		status     int // -1: killed together with the shell that would tell
+		status     int  // -1: killed together with the shell that would tell
+		held       bool // a child holds the connection until it is killed
 	}{
-		{"TERM", "TAIL; :", syscall.SIGTERM, "ready\n", 143},
-		{"exec", "exec TAIL", syscall.SIGTERM, "ready\n", 143},
-		{"HUP", "exec TAIL", syscall.SIGHUP, "ready\n", 129},
-		{"QUIT", "ulimit -c 0; exec TAIL", syscall.SIGQUIT, "ready\n", 131},
-		{"INT", "exec TAIL", os.Interrupt, "ready\n", 130},
-		{"KILL", "TAIL; :", os.Kill, "ready\n", -1},
-		{"trapped", "trap 'echo bye; exit 7' TERM; TAIL & wait", syscall.SIGTERM, "ready\nbye\n", 7},
-		{"ignored", "trap '' TERM; TAIL; :", syscall.SIGTERM, "ready\n", -1},
-		{"child ignores", "(trap '' TERM; exec TAIL) & wait", syscall.SIGTERM, "ready\n", 143},
-		{"writes on", "exec yes ready", syscall.SIGTERM, "", 143},
+		{"TERM", "TAIL; :", syscall.SIGTERM, "ready\n", 143, false},
+		{"exec", "exec TAIL", syscall.SIGTERM, "ready\n", 143, false},
+		{"HUP", "exec TAIL", syscall.SIGHUP, "ready\n", 129, false},
+		{"QUIT", "ulimit -c 0; exec TAIL", syscall.SIGQUIT, "ready\n", 131, false},
+		{"INT", "exec TAIL", os.Interrupt, "ready\n", 130, false},
+		{"KILL", "TAIL; :", os.Kill, "ready\n", -1, false},
+		{"trapped", "trap 'echo bye; exit 7' TERM; TAIL & wait", syscall.SIGTERM, "ready\nbye\n", 7, false},
+		{"ignored", "trap '' TERM; TAIL; :", syscall.SIGTERM, "ready\n", -1, false},
+		{"child ignores", "(trap '' TERM; exec TAIL) & wait", syscall.SIGTERM, "ready\n", 143, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -753,8 +794,20 @@ func TestStopEnds(t *testing.T) {
 				eachScript(t, srv, strings.ReplaceAll(tt.line, "TAIL", "tail -f '"+file+"'"), func(t *testing.T, x *session) {
 					x.until("ready")
 					x.stop(tt.sig)
-					x.finish()
-					if got := x.out.String(); got != tt.stdout && tt.stdout != "" {
+					switch {
+					case tt.held:
+						x.read(x.main, x.stdout, func() bool { _, ok := x.stdout.Ended(); return ok })
+						x.read(x.second, x.stderr, func() bool { _, ok := x.stderr.Ended(); return ok })
+						x.endGrace()
+						x.finish()
+					case tt.status < 0:
+						x.endGrace()
+						x.finish()
+					default:
+						x.finish() // and not only when the second is over
+						x.endGrace()
+					}
+					if got := x.out.String(); got != tt.stdout {
 						t.Errorf("stdout: got %q, want %q", got, tt.stdout)
 					}
 					if tt.status < 0 {
@@ -768,6 +821,17 @@ func TestStopEnds(t *testing.T) {
 	}
 }
 
+// A command that writes faster than we read is stopped all the same.
+func TestStopFlood(t *testing.T) {
+	x := start(t, server{}, Script{Line: "yes ready >&2 & exec yes ready"})
+	x.until("ready")
+	x.stop(syscall.SIGTERM)
+	for _, c := range []io.Reader{x.main, x.second} { // one after the other: we do not even read the second yet
+		io.Copy(io.Discard, c)
+	}
+	x.gone()
+}
+
 // A stop that crosses the command's own end: one of both it is, told by a trailer.
 func TestStopAtTheEnd(t *testing.T) {
 	eachServer(t, func(t *testing.T, srv server) {
@@ -776,6 +840,7 @@ func TestStopAtTheEnd(t *testing.T) {
 				x.until("ready")
 				x.stop(syscall.SIGTERM)
 				x.finish()
+				x.endGrace()
 				if status, ok := x.stdout.Ended(); !ok || status != 0 && status != 143 {
 					t.Errorf("status %d, %v", status, ok)
 				}
@@ -852,7 +917,7 @@ func TestBackground(t *testing.T) {
 				x.finish()
 				x.output("a\n", "")
 				x.left("sleep")
-				syscall.Kill(-x.pgid, syscall.SIGKILL)
+				x.kill()
 				x.ended(2)
 			})
 		})
@@ -860,14 +925,7 @@ func TestBackground(t *testing.T) {
 	t.Run("holds on", func(t *testing.T) {
 		eachServer(t, func(t *testing.T, srv server) {
 			eachScript(t, srv, "echo a; /usr/bin/yes b & exit 2", func(t *testing.T, x *session) {
-				b := make([]byte, 1000)
-				for x.stdout.Late() == 0 {
-					n, err := x.main.Read(b)
-					if err != nil {
-						t.Fatal(err)
-					}
-					x.stdout.Write(b[:n])
-				}
+				x.read(x.main, x.stdout, func() bool { return x.stdout.Late() > 0 })
 				if status, _ := x.stdout.Ended(); status != 2 || !strings.HasPrefix(x.out.String(), "a\n") {
 					t.Errorf("status %d, stdout %.100q", status, x.out.String())
 				}
