@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -429,6 +430,51 @@ func TestCommands(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Any text comes back from the printf of any shell, in a multibyte locale too.
+func TestEncodedText(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var script, want []byte
+	for n := range 200 {
+		text := make([]byte, r.IntN(n+1))
+		for i := range text {
+			switch r.IntN(3) {
+			case 0:
+				text[i] = byte(1 + r.IntN(255))
+			case 1:
+				text[i] = "\\0'\"\n %c7é."[r.IntN(12)]
+			default:
+				text[i] = byte(' ' + r.IntN(95))
+			}
+		}
+		script = append(script, openDecode[len("; "):]...)
+		script = appendEncoded(script, string(text))
+		script = append(script, closeDecode+"; printf '%s\\n' "+decodedText+"\n"...)
+		want = append(append(want, text...), '\n')
+	}
+	for _, name := range impostors {
+		for _, locale := range []string{"C", "C.UTF-8"} {
+			t.Run(name+"/"+locale, func(t *testing.T) {
+				sh := exec.Command(impostor(t, name))
+				sh.Stdin = bytes.NewReader(script)
+				sh.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=" + locale}
+				got, err := sh.Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(got, want) {
+					gots, wants := bytes.SplitAfter(got, []byte("\n")), bytes.SplitAfter(want, []byte("\n"))
+					for i := range min(len(gots), len(wants)) {
+						if !bytes.Equal(gots[i], wants[i]) {
+							t.Fatalf("line %d: got %q, want %q", i, gots[i], wants[i])
+						}
+					}
+					t.Errorf("got %d lines, want %d", len(gots), len(wants))
+				}
+			})
+		}
 	}
 }
 
