@@ -837,7 +837,7 @@ func TestStopEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			eachServer(t, func(t *testing.T, srv server) {
-				eachScript(t, srv, strings.ReplaceAll(tt.line, "TAIL", "tail -f '"+file+"'"), func(t *testing.T, x *session) {
+				eachScript(t, srv, strings.ReplaceAll(tt.line, "TAIL", fmt.Sprintf("tail -f --pid=%d '%s'", os.Getpid(), file)), func(t *testing.T, x *session) {
 					x.until("ready")
 					x.stop(tt.sig)
 					switch {
