@@ -26,6 +26,9 @@ import (
 // whose fds 0 and 1 are one TCP connection and whose fd 2 is another (rsh-redone), or a pipe that is relayed to it (netkit),
 // or the first one again.
 
+// home is the login shells' home directory: some of them write there.
+var home string
+
 func TestMain(m *testing.M) {
 	// Orphans of the sessions become our children, so that waiting for a process group means that all of it is gone.
 	const prSetChildSubreaper = 36
@@ -35,7 +38,20 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	flag.Set("test.parallel", "32") // most of the time is the second that a stop gives
-	goleak.VerifyTestMain(m)
+	os.Exit(func() int {
+		var err error
+		if home, err = os.MkdirTemp("", "shwrap-home-"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(home)
+		code := m.Run()
+		if err := goleak.Find(); code == 0 && err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}())
 }
 
 // server is what a session runs on. The zero value is rsh-redone with bash, and /bin/sh as it is.
@@ -171,7 +187,7 @@ func start(t testing.TB, srv server, s Script) *session {
 	}
 	argv, env := srv.argv(t, srv.before+bootstrap), srv.env
 	if env == nil {
-		env = []string{"PATH=/usr/bin:/bin", "HOME=/nonexistent"}
+		env = []string{"PATH=/usr/bin:/bin", "HOME=" + home}
 	}
 	attr := srv.attr
 	if attr == nil {
@@ -481,7 +497,7 @@ func TestEncodedText(t *testing.T) {
 // What the command finds is what the login shell would have given it.
 func TestSurroundings(t *testing.T) {
 	const look = `pwd; umask; grep -E 'Sig(Ign|Blk)' /proc/self/status; env | sort; for fd in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$fd ] && echo fd=$fd; done`
-	env := []string{"PATH=/usr/bin:/bin", "n=1", "s=2", "HOME=/nonexistent", "odd=a b"}
+	env := []string{"PATH=/usr/bin:/bin", "n=1", "s=2", "HOME=" + home, "odd=a b"}
 	for _, input := range []int64{0, 1} {
 		eachServer(t, func(t *testing.T, srv server) {
 			srv.env = env
@@ -538,7 +554,7 @@ func TestNonceStaysHidden(t *testing.T) {
 	})
 	// bash takes its options from the environment: then the wrapper itself is traced.
 	t.Run("SHELLOPTS", func(t *testing.T) {
-		srv := server{login: "dash", sh: impostor(t, "bash"), env: []string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "SHELLOPTS=xtrace"}}
+		srv := server{login: "dash", sh: impostor(t, "bash"), env: []string{"PATH=/usr/bin:/bin", "HOME=" + home, "SHELLOPTS=xtrace"}}
 		for _, input := range []int64{0, 1} {
 			x := start(t, srv, Script{Line: "exit 3", Input: input})
 			if input > 0 {
@@ -607,7 +623,7 @@ func TestNotStarted(t *testing.T) {
 		"a hole":          {server{mangled: func(b []byte) []byte { return bytes.Replace(b, []byte("1"), nil, 1) }}, "did not arrive whole"},
 		"start-up reads":  {server{before: "read -n 30 x; "}, "did not arrive whole"},
 		"no shell":        {server{sh: "/nonexistent/sh"}, "/nonexistent/sh"},
-		"no printf":       {server{sh: impostor(t, "mksh"), env: []string{"PATH=/nonexistent", "HOME=/nonexistent"}}, "printf"},
+		"no printf":       {server{sh: impostor(t, "mksh"), env: []string{"PATH=/nonexistent", "HOME=" + home}}, "printf"},
 		"no group":        {server{attr: &syscall.SysProcAttr{}}, "no process group"},
 		"not the leader":  {server{before: "(", mangled: nil}, "syntax error"},
 		"a child of it":   {server{before: "true | "}, "no process group"},
@@ -731,7 +747,7 @@ func tools(t *testing.T, scripts map[string]string, rest string) []string {
 			t.Fatal(err)
 		}
 	}
-	return []string{"PATH=" + dir + rest, "HOME=/nonexistent"}
+	return []string{"PATH=" + dir + rest, "HOME=" + home}
 }
 
 func TestInputWithoutFullblock(t *testing.T) {
