@@ -85,9 +85,11 @@ func main() {
 
 // reason finds what a skipped test said.
 func reason(text []string) string {
-	for _, line := range text {
+	for i, line := range text {
 		if at := position.FindString(line); at != "" {
-			return strings.TrimSpace(line[len(at):])
+			said := strings.Join(text[i:], " ")[len(at):]
+			said, _, _ = strings.Cut(said, "--- SKIP")
+			return strings.Join(strings.Fields(said), " ")
 		}
 	}
 	return "no reason given"
