@@ -42,7 +42,7 @@ func (h Host) Address() string {
 
 // Command is what to run, the same for every host or made for one.
 type Command struct {
-	Line string // for the user's login shell on the host, byte for byte; a NUL is refused
+	Line string // for a shell on the host (each transport says which), byte for byte; a NUL is refused
 
 	// Stdin is what the command reads, then end of file. One spool serves every host: a transport reads it through a
 	// reader of its own (io.NewSectionReader over the same ReaderAt), never through the shared offset. Nil: no input.
