@@ -107,18 +107,30 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		ended <- ending{summary, err}
 	}()
 
-	var gaveUp <-chan time.Time
+	var gaveUp, overdue <-chan time.Time
 	// say is for the terminal. It does not wait: the run's loop may be held up by a reader of our output.
 	say := func(f func()) { go r.Inspect(f) }
+	// tell is for what must be said at once; a reader that takes nothing cannot hold it up for long.
+	tell := func(text string) {
+		told := make(chan struct{})
+		go func() { io.WriteString(e.Stderr, text); close(told) }()
+		select {
+		case <-told:
+		case <-time.After(patience):
+		}
+	}
 	asked := interrupts{
 		terminal: isTerminal(e.Stdin) || isTerminal(e.Stderr),
 		status:   func() { say(func() { sink.status(e.Now()) }) },
 		stop: func(cause *stopped) {
 			say(func() { fmt.Fprintf(e.Stderr, "multi-rsh: %v: what runs has %v to end\n", cause, runner.DefaultGrace) })
 			stop(cause)
+			if cause.signal != os.Interrupt {
+				overdue = time.After(runner.DefaultGrace + patience)
+			}
 		},
 		kill: func(cause *stopped) {
-			io.WriteString(e.Stderr, "multi-rsh: killed: commands may still be running on their hosts\n")
+			tell("multi-rsh: killed: commands may still be running on their hosts\n")
 			stop(cause)
 			r.Kill()
 			if gaveUp == nil {
@@ -132,6 +144,19 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 			asked.take(signal, e.Now())
 		case end := <-ended:
 			return end.Summary, end.error
+		case <-overdue:
+			// A person has a third Ctrl-C. Who sends SIGTERM waits for the process to end, and it must not wait in its turn
+			// for a reader that takes nothing. If that is what holds the run up, its loop does not answer.
+			answered := make(chan struct{})
+			go func() { r.Inspect(func() {}); close(answered) }()
+			select {
+			case <-answered:
+			case end := <-ended:
+				return end.Summary, end.error
+			case <-time.After(patience):
+				tell("multi-rsh: nobody takes the output, so the rest of it is lost\n")
+				return runner.Summary{}, context.Cause(ctx)
+			}
 		case <-gaveUp:
 			return runner.Summary{}, context.Cause(ctx)
 		}
