@@ -8,9 +8,9 @@
 // Every host that is pulled ends in exactly one [Result], whatever happens. A worker never fails the group with a host's
 // error: the error of [Runner.Run] is one of the run itself (a sink failed, the run was stopped).
 //
-// A run is ended in one of two manners. Politely, by the end of Run's context, a host's Timeout or FailFast: no further host is
-// started, those running are asked to stop (Session.Signal) and are waited for until the Grace is over, then closed. At
-// once, by [Runner.Kill]: every session is closed. In both cases Run returns only when all of its goroutines are gone.
+// A run is ended in one of two manners. Politely, by the end of Run's context, a host's Timeout, FailFast or a sink that failed:
+// no further host is started, those running are asked to stop (Session.Signal) and are waited for until the Grace is over, then
+// closed. At once, by [Runner.Kill]: every session is closed. In both cases Run returns only when all of its goroutines are gone.
 package runner
 
 import (
@@ -228,7 +228,7 @@ func (x *run) handle(ev Event) error {
 	if x.sinkErr == nil {
 		if err := x.sink.Event(ev); err != nil {
 			x.sinkErr = &SinkError{err}
-			x.abort(x.sinkErr)
+			x.stop(x.sinkErr)
 		}
 	}
 	return x.sinkErr
@@ -414,6 +414,10 @@ func (s *stopper) verdict(status transport.Status, err error) (transport.Status,
 	if s.timer != nil {
 		s.timer.Stop()
 	}
+	phase := transport.PhaseRun
+	if !status.Started {
+		phase = transport.PhaseStart
+	}
 	confirmed := status.Known || status.Ended
-	return status, s.opError(transport.PhaseRun, &StopError{Cause: context.Cause(s.soft), Confirmed: confirmed})
+	return status, s.opError(phase, &StopError{Cause: context.Cause(s.soft), Confirmed: confirmed})
 }

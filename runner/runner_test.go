@@ -27,6 +27,7 @@ type fake struct {
 	now     int // sessions that live
 	most    int
 	started []string
+	stopped []string // asked to stop
 }
 
 type behaviour struct {
@@ -37,6 +38,7 @@ type behaviour struct {
 	err       error
 	deaf      bool // takes no notice of Signal
 	mute      bool // Signal is errors.ErrUnsupported
+	stillborn bool // never shows that the command has begun
 	output    int  // lines
 }
 
@@ -81,7 +83,7 @@ func (s *fakeSession) Wait(ctx context.Context) (transport.Status, error) {
 		}
 	}
 	fail := func(err error) (transport.Status, error) {
-		return transport.Status{Started: true}, &transport.OpError{Phase: transport.PhaseRun, Host: s.host.Name, Err: err}
+		return transport.Status{Started: !s.b.stillborn}, &transport.OpError{Phase: transport.PhaseRun, Host: s.host.Name, Err: err}
 	}
 	select {
 	case <-time.After(s.b.runs):
@@ -99,6 +101,9 @@ func (s *fakeSession) Wait(ctx context.Context) (transport.Status, error) {
 }
 
 func (s *fakeSession) Signal(os.Signal) error {
+	s.f.mu.Lock()
+	s.f.stopped = append(s.f.stopped, s.host.Name)
+	s.f.mu.Unlock()
 	switch {
 	case s.ended.Load():
 		return os.ErrProcessDone
@@ -339,6 +344,36 @@ func TestSinkFails(t *testing.T) {
 		var sink *SinkError
 		if !errors.As(err, &sink) || !errors.Is(err, syscall.ENOSPC) || sum.Hosts != 3 || !rec.closed {
 			t.Errorf("error %v, %d hosts, closed %v", err, sum.Hosts, rec.closed)
+		}
+	})
+}
+
+// A host that has nothing to say is stopped as at any other end of the run: nobody would stop its command later.
+func TestSinkFailsPolitely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{hosts: map[string]behaviour{"silent": {runs: time.Hour}, "talks": {output: 1}}}
+		rec := newRecorder(t)
+		rec.fail = syscall.EPIPE
+		sum, err := (&Runner{Transport: f, Fanout: 2}).Run(t.Context(), hosts("silent", "talks"), command, rec)
+		if !errors.Is(err, syscall.EPIPE) || sum.Hosts != 2 {
+			t.Errorf("error %v, %d hosts", err, sum.Hosts)
+		}
+		if !slices.Contains(f.stopped, "silent") {
+			t.Error("the host that was silent has not been asked to stop")
+		}
+	})
+}
+
+// A timeout names the phase: what has accepted the command and never shows that it runs is another ill than a long command.
+func TestTimeoutBeforeTheCommandRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{hosts: map[string]behaviour{"a": {runs: time.Hour, deaf: true, stillborn: true}, "b": {runs: time.Hour, deaf: true}}}
+		rec := newRecorder(t)
+		(&Runner{Transport: f, Timeout: time.Second, Fanout: 2}).Run(t.Context(), hosts("a", "b"), command, rec)
+		for name, want := range map[string]transport.Phase{"a": transport.PhaseStart, "b": transport.PhaseRun} {
+			if got := rec.results[name]; got.Outcome != Timeout || got.Phase() != want {
+				t.Errorf("%s: %s %s, want timeout %s", name, got.Outcome, got.Phase(), want)
+			}
 		}
 	})
 }
