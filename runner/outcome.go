@@ -53,7 +53,7 @@ func (r *Result) Phase() transport.Phase {
 
 // StopError is the error of a host that we have stopped.
 type StopError struct {
-	Cause     error // a *transport.TimeoutError, ErrFailFast, ErrKilled or the cause of Run's context
+	Cause     error // a *transport.TimeoutError, ErrFailFast, or the cause of Kill or of Run's context
 	Confirmed bool  // the command is known to have ended there; without it, it may still be running
 }
 

@@ -44,11 +44,8 @@ type Runner struct {
 	live atomic.Pointer[run]
 }
 
-// Why a run was stopped; wrapped in the Err of results and of Run.
-var (
-	ErrFailFast = errors.New("stopped because another host failed (--fail-fast)")
-	ErrKilled   = errors.New("killed")
-)
+// ErrFailFast is why FailFast has stopped a run; wrapped in the Err of results and of Run.
+var ErrFailFast = errors.New("stopped because another host failed (--fail-fast)")
 
 // SinkError is Run's error when the sink failed: output can no longer be written, so nothing more is run.
 type SinkError struct{ Err error }
@@ -56,10 +53,12 @@ type SinkError struct{ Err error }
 func (e *SinkError) Error() string { return e.Err.Error() }
 func (e *SinkError) Unwrap() error { return e.Err }
 
-// Kill closes all sessions at once and starts no more. Run still waits for its goroutines and returns. Safe at any time.
-func (r *Runner) Kill() {
+// Kill closes all sessions at once and starts no more; those that are not stopping already are asked for nothing. Run still
+// waits for its goroutines and returns cause, if nothing has stopped it before. Safe at any time.
+func (r *Runner) Kill(cause error) {
 	if run := r.live.Load(); run != nil {
-		run.abort(ErrKilled)
+		run.end(cause) // before the stop: else it would be chance which of the commands are still told to end
+		run.stop(cause)
 	}
 }
 
@@ -167,12 +166,6 @@ func (r *Runner) Run(ctx context.Context, hosts iter.Seq[transport.Host], comman
 		return x.summary, context.Cause(x.soft)
 	}
 	return x.summary, nil
-}
-
-// abort ends the run at once.
-func (x *run) abort(cause error) {
-	x.stop(cause)
-	x.end(cause)
 }
 
 // pull hands the hosts to the workers and closes the events when the last has gone.
@@ -390,6 +383,9 @@ func (t *task) newStopper(soft context.Context, session transport.Session) *stop
 
 func (s *stopper) run() {
 	defer close(s.done)
+	if s.task.hard.Err() != nil {
+		return // all is closed
+	}
 	grace := positive(s.Grace, DefaultGrace)
 	switch err := s.session.Signal(syscall.SIGTERM); {
 	case errors.Is(err, os.ErrProcessDone):

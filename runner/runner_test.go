@@ -307,14 +307,18 @@ func TestKill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{hosts: map[string]behaviour{"a": {runs: time.Hour, deaf: true}, "b": {hangStart: true}}}
 		r := &Runner{Transport: f, Fanout: 2}
-		time.AfterFunc(time.Second, r.Kill)
+		killed := errors.New("killed")
+		time.AfterFunc(time.Second, func() { r.Kill(killed) })
 		rec := newRecorder(t)
 		began := time.Now()
 		sum, err := r.Run(t.Context(), hosts("a", "b", "c"), command, rec)
-		if !errors.Is(err, ErrKilled) || sum.Outcomes[Cancelled] != 3 || time.Since(began) != time.Second {
+		if !errors.Is(err, killed) || sum.Outcomes[Cancelled] != 3 || time.Since(began) != time.Second {
 			t.Errorf("%v after %v: %v", err, time.Since(began), sum.Outcomes)
 		}
-		r.Kill() // after the end: nothing
+		if len(f.stopped) > 0 {
+			t.Errorf("%v were asked to stop", f.stopped)
+		}
+		r.Kill(killed) // after the end: nothing
 	})
 }
 

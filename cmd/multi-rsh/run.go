@@ -131,8 +131,8 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		},
 		kill: func(cause *stopped) {
 			tell("multi-rsh: killed: commands may still be running on their hosts\n")
-			stop(cause)
-			r.Kill()
+			r.Kill(cause)
+			stop(cause) // if the run has not begun
 			if gaveUp == nil {
 				gaveUp = time.After(patience)
 			}
