@@ -221,14 +221,15 @@ func oneHostNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string
 }
 
 func killNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string) {
-	j := start(t, "multi-rsh", rshArgs([]string{"-p", "640", "--connect-timeout", "60", "-w", addresses(r, 20), "sleep 5"})...)
-	until(t, "640 sleeps", func() bool { return sleepers(t, r, "1000") == 640 })
+	j := start(t, "multi-rsh", rshArgs([]string{"-p", "640", "--connect-timeout", "60", "-w", addresses(r, 20), "sleep 20"})...)
+	until(t, "640 sleeps", func() bool { return sleepers(t, r, "20") == 640 })
 	j.Process.Kill()
 	j.wait(t)
 	time.Sleep(time.Second)
 	left := controlReserved(t)
 	tab.add(len(left) == 0, on("kill -9 amid 640 sessions, a second later: sockets on our reserved ports"), "0",
 		fmt.Sprint(len(left)), "FIN_WAIT and TIME_WAIT")
+	until(t, "the commands have ended", func() bool { return sleepers(t, r, "20") == 0 })
 }
 
 // simulate starts a fleet and waits until it is ready.
