@@ -34,6 +34,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"multirsh/transport"
 	"multirsh/transport/rsh/resvport"
@@ -43,13 +44,16 @@ import (
 // DefaultConnectTimeout is that of the zero Transport.
 const DefaultConnectTimeout = 10 * time.Second
 
+// shortLine is the longest command, in bytes, that rsh-redone's rshd takes. A longer one it answers with a bare reset.
+const shortLine = 1023
+
 // Transport runs commands by rsh. Ports and LocalUser must be set.
 type Transport struct {
 	Ports     *resvport.Allocator
 	LocalUser string // our name on the wire. rshd trusts it: take it from getuid(2), never from the environment
 
 	User             string        // on hosts that name none; empty: LocalUser
-	ConnectTimeout   time.Duration // from resolving to the host's answer, without the wait for a stderr port; 0: DefaultConnectTimeout
+	ConnectTimeout   time.Duration // from resolving to the host's answer, without the wait for a stderr port; 0: DefaultConnectTimeout. Then the login shell has three times as long to start the command
 	Merge            bool          // stderr comes with stdout on the main channel: one port a session instead of two
 	Plain            bool          // the bare command without the shell wrapper, for hosts without a POSIX shell: no exit status, no stop
 	KillOnDisconnect bool          // the command is killed when we vanish; otherwise it lives on, as rsh has always had it
@@ -60,23 +64,19 @@ type Transport struct {
 
 // CheckLine says whether a command can be sent at all, before anything runs.
 func (t *Transport) CheckLine(line string) error {
-	if t.Plain {
-		if strings.IndexByte(line, 0) >= 0 {
-			return errors.New("the command holds a NUL byte, which rsh cannot carry")
-		}
-		return nil
-	}
-	_, err := shwrap.New(shwrap.Script{Line: line})
+	_, err := shwrap.New(shwrap.Script{Line: line}) // what holds for the wrapper's shell holds for the login shell
 	return err
 }
 
-// CheckUser says whether a user's name can be sent: rshds take at most 16 bytes and end it at a NUL.
+// CheckUser says whether a user's name can be sent. rshd hands it to login programs and to the shell's environment.
 func CheckUser(name string) error {
 	switch {
 	case name == "":
 		return errors.New("the user's name is empty")
-	case strings.ContainsAny(name, "\x00\n"):
-		return fmt.Errorf("the user's name %q holds a NUL or a newline", name)
+	case name[0] == '-':
+		return fmt.Errorf("the user's name %q begins with a dash", name)
+	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("the user's name %q holds a blank or a control character", name)
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transpo
 
 // start brings the session up to the host's answer, and on failure names the phase.
 func (s *session) start(ctx context.Context) (transport.Phase, error) {
-	clock := newClock(ctx, s.transport.ConnectTimeout)
+	clock := newClock(ctx, s.transport.connectTimeout())
 	defer clock.stop()
 	if phase, err := s.reach(clock); err != nil {
 		return phase, clock.cause(err)
@@ -110,6 +110,13 @@ func (s *session) start(ctx context.Context) (transport.Phase, error) {
 	defer lease.Release()
 	clock.resume()
 	return s.handshake(clock, lease)
+}
+
+func (t *Transport) connectTimeout() time.Duration {
+	if t.ConnectTimeout > 0 {
+		return t.ConnectTimeout
+	}
+	return DefaultConnectTimeout
 }
 
 // reach connects to the host.
@@ -133,6 +140,9 @@ func (s *session) handshake(clock *clock, lease *resvport.Listener) (transport.P
 		auth := errors.Is(err, transport.ErrAuth)
 		if lease != nil && (auth || errors.Is(err, transport.ErrProtocol)) {
 			lease.Return() // it has answered or hung up, so it will not connect any more
+		}
+		if long := len(s.cmd.Line); auth && s.transport.Plain && long > shortLine {
+			err = &plainError{fmt.Sprintf("%v; or its rshd takes no command of more than %d bytes, and this one has %d", err, shortLine, long), err}
 		}
 		if auth {
 			return transport.PhaseAuth, err
@@ -282,9 +292,6 @@ type clock struct {
 }
 
 func newClock(parent context.Context, limit time.Duration) *clock {
-	if limit <= 0 {
-		limit = DefaultConnectTimeout
-	}
 	c := &clock{limit: limit}
 	c.ctx, c.cancel = context.WithCancelCause(parent)
 	c.timer = time.AfterFunc(limit, func() {

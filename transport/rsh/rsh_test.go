@@ -187,7 +187,21 @@ func TestCheckLine(t *testing.T) {
 			t.Errorf("%.20q of %d bytes: %v", line, len(line), err)
 		}
 	}
-	if CheckUser("") == nil || CheckUser("a\x00b") == nil || CheckUser("ann") != nil {
+	if CheckUser("") == nil || CheckUser("a\x00b") == nil || CheckUser("-froot") == nil || CheckUser("a b") == nil || CheckUser("ann") != nil {
 		t.Error("CheckUser")
+	}
+}
+
+// A rshd that takes no long command closes or resets; the error then says that this may be why.
+func TestPlainTooLong(t *testing.T) {
+	tr := client(t)
+	tr.Plain = true
+	host := serve(t, &rshtest.Server{Daemon: rshtest.Redone})
+	if got := run(t, tr, host, ": "+strings.Repeat("x", 1021)); got.err != nil {
+		t.Error(got.err)
+	}
+	got := run(t, tr, host, ": "+strings.Repeat("x", 1022))
+	if got.err == nil || !strings.Contains(got.err.Error(), "no command of more than 1023 bytes, and this one has 1024") {
+		t.Error(got.err)
 	}
 }

@@ -40,6 +40,7 @@ type session struct {
 	channels []*channel
 	opened   time.Time      // when the script was sent
 	startup  atomic.Int64   // from then to the first leader, in ns
+	tardy    *time.Timer    // ends a session whose leader does not come
 	others   sync.WaitGroup // the goroutines beside Wait's
 	trailers atomic.Int32   // channels whose trailer has not come yet
 	input    atomic.Int32   // what the main channel carries towards the host
@@ -106,6 +107,10 @@ func (s *session) open() (main *channel) {
 			s.channels[1].wire = s.wrap.Stderr(stderr)
 		}
 		s.send(s.wrap)
+		limit := 3 * s.transport.connectTimeout()
+		s.tardy = time.AfterFunc(limit, func() {
+			s.abandon(&transport.TimeoutError{After: limit, Limit: "three times --connect-timeout, for the login shell to start the command"})
+		})
 	}
 	s.wrap, s.early, s.opened = nil, nil, time.Now()
 	for _, c := range s.channels[1:] {
@@ -186,6 +191,7 @@ func (c *channel) feed(data []byte) bool {
 		return false
 	}
 	if !started && c.started() {
+		c.session.tardy.Stop()
 		c.session.startup.CompareAndSwap(0, int64(time.Since(c.session.opened)))
 	}
 	if !ended && c.ended() {
@@ -225,6 +231,9 @@ func (s *session) finish() (transport.Status, error) {
 		<-c.done
 	}
 	s.ended.Store(true)
+	if s.tardy != nil {
+		s.tardy.Stop()
+	}
 	if main.eof {
 		s.main.SetLinger(-1) // the host has closed first: ours is the second FIN, and nothing stays behind
 	}

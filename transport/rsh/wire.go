@@ -131,6 +131,8 @@ func explain(err error, to netip.AddrPort) error {
 		text = fmt.Sprintf("%v does not answer", to.Addr())
 	case errors.Is(err, syscall.ECONNRESET):
 		text = fmt.Sprintf("%v has reset the connection at once", to.Addr())
+	case errors.Is(err, syscall.EINVAL) && to.Addr().Zone() != "":
+		text = fmt.Sprintf("%v cannot be reached: is there an interface %q here?", to.Addr(), to.Addr().Zone())
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		text = "too many open files here: raise the limit (ulimit -n) or lower --fanout"
 	default:
