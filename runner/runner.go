@@ -14,6 +14,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -253,6 +254,7 @@ func (e *envelope) address(kind Kind, seq int, host transport.Host) {
 type stream struct {
 	*run
 	envelope
+	lost error // why some of what was written went nowhere
 }
 
 func (s *stream) open(t *task, kind Kind) *stream {
@@ -261,14 +263,16 @@ func (s *stream) open(t *task, kind Kind) *stream {
 	return s
 }
 
-// Write never fails. What a broken sink does not take is thrown away: its failure has stopped the run, and a session that
-// ended for it first could not be asked to stop its command.
+// Write never fails. What a broken sink does not take is thrown away and noted: its failure has stopped the run, and a
+// session that ended for it first could not be asked to stop its command.
 func (s *stream) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
 	s.Data = p
-	s.post(&s.envelope)
+	if err := s.post(&s.envelope); err != nil {
+		s.lost = err
+	}
 	s.Data = nil
 	return len(p), nil
 }
@@ -282,6 +286,9 @@ func (t *task) host() {
 	t.result.Started = time.Now()
 	if t.post(&t.envelope) == nil {
 		t.result.Status, t.result.Err = t.session()
+		if lost := cmp.Or(t.stdout.lost, t.stderr.lost); lost != nil && t.result.Err == nil {
+			t.result.Err = t.opError(transport.PhaseRun, &StopError{Cause: lost, Confirmed: true}) // it may have been ok, its output was not
+		}
 	} else {
 		t.result.Err = context.Cause(t.soft)
 	}

@@ -36,10 +36,11 @@ type behaviour struct {
 	runs      time.Duration // until the command ends by itself
 	status    transport.Status
 	err       error
-	deaf      bool // takes no notice of Signal
-	mute      bool // Signal is errors.ErrUnsupported
-	stillborn bool // never shows that the command has begun
-	output    int  // lines
+	deaf      bool          // takes no notice of Signal
+	mute      bool          // Signal is errors.ErrUnsupported
+	stillborn bool          // never shows that the command has begun
+	output    int           // lines
+	quiet     time.Duration // before the output
 }
 
 func (f *fake) Start(ctx context.Context, host transport.Host, cmd *transport.Command) (transport.Session, error) {
@@ -77,6 +78,7 @@ type fakeSession struct {
 func (s *fakeSession) Wait(ctx context.Context) (transport.Status, error) {
 	defer func() { s.f.mu.Lock(); s.f.now--; s.f.mu.Unlock() }()
 	defer s.ended.Store(true)
+	time.Sleep(s.b.quiet)
 	for i := range s.b.output {
 		if _, err := fmt.Fprintf(s.cmd.Stdout, "%s %d\n", s.host.Name, i); err != nil {
 			return transport.Status{Started: true}, &transport.OpError{Phase: transport.PhaseRun, Host: s.host.Name, Err: err}
@@ -352,11 +354,23 @@ func TestSinkFails(t *testing.T) {
 	})
 }
 
+// A host whose output is lost is not ok, however its command ended.
+func TestOutputLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := newRecorder(t)
+		rec.fail = syscall.ENOSPC
+		sum, err := (&Runner{Transport: &fake{}}).Run(t.Context(), hosts("a"), command, rec)
+		if !errors.Is(err, syscall.ENOSPC) || sum.Outcomes[OK] != 0 {
+			t.Errorf("error %v, %v", err, sum.Outcomes)
+		}
+	})
+}
+
 // All hosts are stopped as at any other end of the run, whether they have something to say or not: nobody would stop their
 // commands later.
 func TestSinkFailsPolitely(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fake{hosts: map[string]behaviour{"silent": {runs: time.Hour}, "talks": {output: 2, runs: time.Hour}}}
+		f := &fake{hosts: map[string]behaviour{"silent": {runs: time.Hour}, "talks": {quiet: time.Second, output: 2, runs: time.Hour}}}
 		rec := newRecorder(t)
 		rec.fail = syscall.EPIPE
 		sum, err := (&Runner{Transport: f, Fanout: 2}).Run(t.Context(), hosts("silent", "talks"), command, rec)
