@@ -404,22 +404,23 @@ func (s *stopper) run() {
 
 // verdict is what Wait's results come to, and lets go of all that the stopper holds.
 func (s *stopper) verdict(status transport.Status, err error) (transport.Status, error) {
-	killed := s.hard.Err() != nil
 	defer s.end(nil)
-	if s.cancel() {
-		return status, err // it ended by itself
+	closed := err != nil && s.hard.Err() != nil
+	if !s.cancel() {
+		<-s.done
 	}
-	<-s.done
-	if s.timer == nil && !killed {
-		return status, err // likewise, before it could be asked to stop
-	}
-	if s.timer != nil {
+	asked := s.timer != nil
+	if asked {
 		s.timer.Stop()
+	}
+	if !asked && !closed {
+		return status, err // it ended by itself
 	}
 	phase := transport.PhaseRun
 	if !status.Started {
 		phase = transport.PhaseStart
 	}
-	confirmed := status.Known || status.Ended
-	return status, s.opError(phase, &StopError{Cause: context.Cause(s.soft), Confirmed: confirmed})
+	// A kill ends hard before it ends soft.
+	cause := cmp.Or(context.Cause(s.soft), context.Cause(s.hard))
+	return status, s.opError(phase, &StopError{Cause: cause, Confirmed: status.Known || status.Ended})
 }
