@@ -28,6 +28,7 @@ func main() {
 	var passed, failed, skipped int
 	output := map[key][]string{} // of what has not ended yet
 	parent := map[key]bool{}     // tests with sub-tests: those are counted, not they
+	broken := map[string]int{}   // failed tests of a package
 	reasons := map[string]int{}
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, 16<<20)
@@ -52,15 +53,18 @@ func main() {
 			if ev.Test == "" {
 				fmt.Printf("%-4s %s %.1fs\n", ev.Action, ev.Package, ev.Elapsed)
 				if ev.Action == "fail" {
-					failed++ // a build that failed, a panic outside of tests; otherwise one more than its tests
+					if broken[ev.Package] == 0 {
+						failed++ // it does not build, or failed outside of its tests
+					}
 					fmt.Print(strings.Join(text, ""))
 				}
 				continue
 			}
 			switch {
 			case ev.Action == "fail":
-				failed++
 				fmt.Print(strings.Join(text, ""))
+				broken[ev.Package]++
+				failed++ // tests with sub-tests too: they may have failed by themselves
 			case parent[k]:
 			case ev.Action == "pass":
 				passed++

@@ -111,7 +111,7 @@ func TestClock(t *testing.T) {
 	})
 	t.Run("default", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := newClock(t.Context(), 0)
+			c := newClock(t.Context(), new(Transport).connectTimeout())
 			defer c.stop()
 			if c.left() != DefaultConnectTimeout || !runs(c, DefaultConnectTimeout-1) || runs(c, 1) {
 				t.Errorf("it is not %v", DefaultConnectTimeout)
