@@ -11,17 +11,11 @@ package main
 import (
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 )
 
 func main() {
-	if os.Getenv("GOGC") == "" {
-		// Most of what thousands of sessions hold are stacks and sockets. Collecting the garbage between at half its usual
-		// growth takes a tenth off the whole and costs no CPU that can be measured.
-		debug.SetGCPercent(50)
-	}
 	signals := make(chan os.Signal, 8)
 	os.Exit(run(&env{
 		Stdin:  os.Stdin,
