@@ -228,7 +228,7 @@ func killNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string) {
 	time.Sleep(time.Second)
 	left := controlReserved(t)
 	tab.add(len(left) == 0, on("kill -9 amid 640 sessions, a second later: sockets on our reserved ports"), "0",
-		fmt.Sprint(len(left)), "FIN_WAIT and TIME_WAIT")
+		fmt.Sprint(len(left)), "not run")
 	until(t, "the commands have ended", func() bool { return sleepers(t, r, "20") == 0 })
 }
 
@@ -336,7 +336,7 @@ func simulatedNumbers(t *testing.T, tab *table) {
 	left := controlReserved(t)
 	tab.add(ok == 100000 && o.code == 0 && o.rss <= 150<<20 && rateBig >= 0.8*median(rates),
 		"100,000 simulated hosts, fan-out 2,000", "all ok, ≤ 150 MB, hosts/s within 20 % of 1,000 hosts'",
-		fmt.Sprintf("%d ok, %.1f MB, %.0f hosts/s (1,000 hosts: %.0f)", ok, float64(o.rss)/1e6, rateBig, median(rates)), "cannot")
+		fmt.Sprintf("%d ok, %.1f MB, %.0f hosts/s (1,000 hosts: %.0f)", ok, float64(o.rss)/1e6, rateBig, median(rates)), "not run")
 	if ok != 100000 {
 		fmt.Println(o)
 	}
