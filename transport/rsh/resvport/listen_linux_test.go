@@ -339,7 +339,7 @@ func TestIdleListeners(t *testing.T) {
 	}
 	ip(t, "link set lo up")
 	synctest.Test(t, func(t *testing.T) {
-		a := newAllocator(t, 0, 0)
+		a := newAllocator(t, 512, 800) // the connections come from 900 up
 		var ls []*Listener
 		for range 5 {
 			ls = append(ls, lease(t, a, netip.MustParseAddr("127.0.0.1")))
