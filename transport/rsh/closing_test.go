@@ -117,7 +117,7 @@ func simulated(a netip.Addr) bool { return a.IsLoopback() && a != netip.MustPars
 //
 // One FIN_WAIT_2 is let pass. It is a race in the host's kernel that no client can win: a reset that comes while the host's
 // process is still inside close(2) waits in the socket's backlog and is dropped there, when the acknowledgement before it has
-// already made the socket a FIN_WAIT_2 without an owner. That one goes after tcp_fin_timeout. Seen once in some 50,000 sessions, on
+// already made the socket a FIN_WAIT_2 without an owner. That one goes after tcp_fin_timeout. Seen once among tens of thousands of sessions, on
 // links without any delay; a TIME_WAIT, or more of these, would be ours.
 func (b *bench) freeThere() (timeWaits int) {
 	b.t.Helper()
