@@ -114,11 +114,6 @@ func simulated(a netip.Addr) bool { return a.IsLoopback() && a != netip.MustPars
 
 // freeThere checks that no reserved port of the host is in use, but for 514, where it listens and may have TIME_WAITs: it
 // returns how many.
-//
-// One FIN_WAIT_2 is let pass. It is a race in the host's kernel that no client can win: a reset that comes while the host's
-// process is still inside close(2) waits in the socket's backlog and is dropped there, when the acknowledgement before it has
-// already made the socket a FIN_WAIT_2 without an owner. That one goes after tcp_fin_timeout. Seen once among tens of thousands of sessions, on
-// links without any delay; a TIME_WAIT, or more of these, would be ours.
 func (b *bench) freeThere() (timeWaits int) {
 	b.t.Helper()
 	until(b.t, "on the host's reserved ports", func() (busy string) {
@@ -127,15 +122,12 @@ func (b *bench) freeThere() (timeWaits int) {
 			b.t.Fatal(err)
 		}
 		timeWaits = 0
-		raced := 0
 		for _, s := range table {
 			p := s.Local.Port()
 			switch {
 			case p < resvport.First || p > resvport.Last, p == DefaultPort && s.State == "LISTEN":
 			case p == DefaultPort && s.State == "TIME_WAIT":
 				timeWaits++
-			case s.State == "FIN_WAIT_2" && raced == 0:
-				raced++
 			default:
 				busy += fmt.Sprintf("%s %v %v; ", s.State, s.Local, s.Remote)
 			}
