@@ -28,15 +28,17 @@ const (
 	guard   = `trap "kill -KILL -$$" 0; `
 	unguard = `; trap - 0`
 
-	// Without input: the watcher, which has nothing of ours open but the main channel. (Redirecting the braces instead leaves
-	// mksh with copies of what it redirected.)
-	openWatch  = `; exec 3<&0 </dev/null; ` + traps + `{ exec <&3 3<&- >/dev/null 2>&1; trap '' 1 2 3 15; `
+	// The first exec that replaces an open file leaves mksh with a copy of that file, at 10. This gives it one to keep.
+	decoy = `exec 3</dev/null; `
+
+	// Without input: the watcher, which has nothing of ours open but the main channel.
+	openWatch  = `; ` + decoy + `exec 3<&0 </dev/null; ` + traps + `{ exec <&3 3<&- >/dev/null 2>&1; trap '' 1 2 3 15; `
 	closeWatch = `; } & mr_w=$!; ` + guard + `exec 3<&- 4>&2 2>/dev/null`
 
 	// With input: the feeder, a shell of its own so as to know its pid, which is the first line in the pipe. While its trap on
 	// 0 (its exit, for whatever reason) stands, the group dies before the pipe can close.
-	openFeed  = `; exec 3<&0 4>&2 </dev/null 2>/dev/null; ` + traps + guard + `/bin/sh -c 'trap "" 1 2 3 15; trap "kill -KILL -$1" 0; echo $$; `
-	fed       = `read -r mr_x; [ "$mr_x" = go ] || exit; trap - 0; exec >/dev/null; `
+	openFeed  = `; ` + decoy + `exec 3<&0 4>&2 </dev/null 2>/dev/null; ` + traps + guard + `/bin/sh -c 'trap "" 1 2 3 15; trap "kill -KILL -$1" 0; echo $$; `
+	fed       = `read -r mr_x; [ "$mr_x" = go ] || exit; trap - 0; ` + decoy + `exec 3<&- >/dev/null; `
 	closeFeed = `' sh $$ <&3 3<&- 4>&- | { exec 3<&-; ` + traps + guard + `read -r mr_w || exit`
 
 	// The command. Our own fd 2 is /dev/null meanwhile: shells write "Terminated" there when a child was. Without the

@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "prctl:", errno)
 		os.Exit(1)
 	}
+	// What we were started with is not the sessions': a file at 10 hides what mksh keeps there.
+	for fd := 3; fd < 256; fd++ {
+		syscall.CloseOnExec(fd)
+	}
 	flag.Parse()
 	flag.Set("test.parallel", "32") // most of the time is the second that a stop gives
 	os.Exit(func() int {
