@@ -10,7 +10,8 @@
 //
 // A run is ended in one of two manners. Politely, by the end of Run's context, a host's Timeout, FailFast or a sink that failed:
 // no further host is started, those running are asked to stop (Session.Signal) and are waited for until the Grace is over, then
-// closed. At once, by [Runner.Kill]: every session is closed. In both cases Run returns only when all of its goroutines are gone.
+// closed. At once, by [Runner.Kill]: every session is closed. In both cases Run returns only when all of its goroutines are gone, and
+// the closes that go on behind the sessions (Transport.Shutdown): those take no slot.
 package runner
 
 import (
@@ -155,6 +156,7 @@ func (r *Runner) Run(ctx context.Context, hosts iter.Seq[transport.Host], comman
 	go x.pull(hosts)
 	x.loop()
 	close(x.over)
+	x.Transport.Shutdown(x.hard)
 
 	if err := sink.Close(); err != nil && x.sinkErr == nil {
 		x.sinkErr = &SinkError{err}

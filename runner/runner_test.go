@@ -43,6 +43,8 @@ type behaviour struct {
 	quiet     time.Duration // before the output
 }
 
+func (f *fake) Shutdown(context.Context) {}
+
 func (f *fake) Start(ctx context.Context, host transport.Host, cmd *transport.Command) (transport.Session, error) {
 	b, ok := f.hosts[host.Name]
 	if !ok {

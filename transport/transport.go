@@ -10,7 +10,8 @@
 //	*OpError: host and phase       (errors of Wait are *OpError too)
 //
 // Who owns what: the caller owns the Command's streams and must keep them valid until Wait has returned; the transport owns
-// connections and goroutines and has let go of all of them when Wait has returned.
+// connections and goroutines. When Wait has returned the session has let go of them; only a connection whose command and
+// output are over may still be on its way to a polite close, which Shutdown waits for.
 package transport
 
 import (
@@ -19,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -58,12 +60,18 @@ type Transport interface {
 	// Start connects to host and has it run cmd. It returns when the host has accepted the command, or with an *OpError.
 	// ctx bounds the start alone: once Start has returned, ctx no longer matters to the session.
 	Start(ctx context.Context, host Host, cmd *Command) (Session, error)
+
+	// Shutdown is for the end of a run, when Wait has returned for every session: it waits for the closes that go on behind them,
+	// a few seconds at most, and lets go of what the sessions have shared. The end of ctx cuts that short: what is still open
+	// is reset. A Start afterwards begins anew.
+	Shutdown(ctx context.Context)
 }
 
 // Session is a command running on a host. Its methods may be called at any time from any goroutine, Wait once.
 type Session interface {
 	// Wait carries input and output, which may not flow before it is called. It returns when the command has ended, all its
-	// output has been written and every goroutine and connection of the session is gone. If ctx ends first it closes the session at once, as Close does, and the error wraps context.Cause(ctx).
+	// output has been written and the session has let go of its goroutines and connections. If ctx ends first it closes the session at once, as Close
+	// does, and the error wraps context.Cause(ctx).
 	// A command that failed is no error: that is in Status. An error is an *OpError; Status is then what is known all the same.
 	Wait(ctx context.Context) (Status, error)
 
@@ -154,4 +162,16 @@ func (m *Mux) Start(ctx context.Context, host Host, cmd *Command) (Session, erro
 		return nil, &OpError{Phase: PhaseResolve, Host: host.Name, Err: fmt.Errorf("no transport %q", host.Transport)}
 	}
 	return t.Start(ctx, host, cmd)
+}
+
+// Shutdown implements Transport: it shuts all of them down, at the same time.
+func (m *Mux) Shutdown(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, t := range m.Named {
+		all.Go(func() { t.Shutdown(ctx) })
+	}
+	if m.Default != nil {
+		all.Go(func() { m.Default.Shutdown(ctx) })
+	}
+	all.Wait()
 }

@@ -189,6 +189,9 @@ func (s *session) start(line string, cmd *transport.Command, merge bool) (err er
 	return nil
 }
 
+// Shutdown implements [transport.Transport]. There is nothing behind a session.
+func (t *Transport) Shutdown(context.Context) {}
+
 // Wait implements [transport.Session]. Status.Known is false only for a process that outlived Close.
 func (s *session) Wait(ctx context.Context) (transport.Status, error) {
 	cancelled := make(chan struct{})

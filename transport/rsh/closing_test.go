@@ -89,6 +89,7 @@ func until(t testing.TB, what string, objection func() string) {
 // may be a moment of LAST-ACK, until the host has confirmed our answer to its FIN; any other state means that we closed first.
 func nothingHere(t testing.TB, tr *Transport) {
 	t.Helper()
+	tr.Shutdown(context.Background())
 	tr.Ports.Close()
 	until(t, "on our reserved ports", func() string {
 		table, err := resvport.Table()

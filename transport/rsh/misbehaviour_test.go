@@ -367,6 +367,7 @@ func TestSessionsApart(t *testing.T) {
 				})
 			}
 			wg.Wait()
+			hasty.Shutdown(t.Context())
 			nothingHere(t, tr)
 		})
 	}

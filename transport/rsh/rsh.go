@@ -60,6 +60,8 @@ type Transport struct {
 
 	// LookupNetIP resolves names; nil: net.DefaultResolver.
 	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+	closing closing
 }
 
 // CheckLine says whether a command can be sent at all, before anything runs.
@@ -91,6 +93,9 @@ func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transpo
 	}
 	return s, nil
 }
+
+// Shutdown implements transport.Transport. It takes a fraction of a second at most, so ctx cuts nothing short.
+func (t *Transport) Shutdown(context.Context) { t.closing.Wait() }
 
 // start brings the session up to the host's answer, and on failure names the phase.
 func (s *session) start(ctx context.Context) (transport.Phase, error) {
@@ -139,7 +144,10 @@ func (s *session) handshake(clock *clock, lease *resvport.Listener) (transport.P
 	if err := s.answer(); err != nil {
 		auth := errors.Is(err, transport.ErrAuth)
 		if lease != nil && (auth || errors.Is(err, transport.ErrProtocol)) {
-			lease.Return() // it has answered or hung up, so it will not connect any more
+			// It has answered or hung up, so it will not connect any more.
+			if stderr := lease.Return(); stderr != nil {
+				s.transport.closing.ending(stderr)
+			}
 		}
 		if long := len(s.cmd.Line); auth && s.transport.Plain && long > shortLine {
 			err = &plainError{fmt.Sprintf("%v; or its rshd takes no command of more than %d bytes, and this one has %d", err, shortLine, long), err}

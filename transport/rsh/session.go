@@ -45,7 +45,7 @@ type session struct {
 	trailers atomic.Int32   // channels whose trailer has not come yet
 	input    atomic.Int32   // what the main channel carries towards the host
 	ended    atomic.Bool    // Wait has seen the end
-	once     sync.Once      // of reset
+	once     sync.Once      // of close and reset
 	reason   atomic.Pointer[error]
 }
 
@@ -237,7 +237,7 @@ func (s *session) finish() (transport.Status, error) {
 	if main.eof {
 		s.main.SetLinger(-1) // the host has closed first: ours is the second FIN, and nothing stays behind
 	}
-	s.reset() // the stderr channel's linger still stands: the host's reserved port is free at once
+	s.close()
 	s.others.Wait()
 
 	status := transport.Status{Started: s.transport.Plain, Ended: true}
@@ -381,7 +381,22 @@ func (s *session) abandon(reason error) {
 	s.reset()
 }
 
-// reset closes the connections as their linger has it: with a RST, unless it was taken off.
+// close closes the connections as their linger has it: main plainly after its end of file, else with a RST; stderr with a RST in
+// any case, which gives the host its reserved port back.
+func (s *session) close() {
+	s.once.Do(func() {
+		s.main.Close()
+		switch {
+		case s.stderr == nil:
+		case s.channels[1].eof:
+			s.transport.closing.after(s.stderr)
+		default:
+			s.stderr.Close()
+		}
+	})
+}
+
+// reset closes the connections at once, however far the session has come.
 func (s *session) reset() {
 	s.once.Do(func() {
 		if s.main != nil {

@@ -99,6 +99,7 @@ func Run(t *testing.T, h Harness) {
 			now := goleak.IgnoreCurrent()
 			t.Cleanup(func() { goleak.VerifyNone(t, append(h.Leaks, now)...) }) // after the harness's own cleanups
 			tr, host := h.New(t)
+			t.Cleanup(func() { tr.Shutdown(context.Background()) })
 			test.run(t, &bench{Harness: h, tr: tr, host: host})
 		})
 	}

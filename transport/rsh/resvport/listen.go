@@ -26,7 +26,7 @@ const (
 // pool is the listeners. A socket is lent, or idle, or retired; only while lent does it listen.
 //
 //	         ┌── Accept: the connection came ──► hush ──► idle ──1 s──► close
-//	open ──► lent ─ Return: it cannot come any more ─┘└─► or to the next who waits
+//	open ──► lent ─ Return: it is here or cannot come ┘└─► or to the next who waits
 //	         └── Release, or ctx ended ────────► hold ──► retired ──60 s──► close
 type pool struct {
 	limit   int // sockets, the retired ones included: half of the range, so that the other half is there for dials
@@ -470,13 +470,15 @@ func (l *Listener) Accept(ctx context.Context) (*net.TCPConn, error) {
 	}
 }
 
-// Return ends the lease without its connection, and the next session has the port at once: for a host that has answered or hung
-// up. rshd(8) connects back before it says a word, so what it wanted to connect is pending, and is reset here. After Accept
-// has returned a connection it does nothing; it must not be called while Accept is waiting.
-func (l *Listener) Return() {
+// Return ends the lease of a host that has answered or hung up, and the next session has the port at once. rshd(8) connects back
+// before it says a word, so what it wanted to connect is here already: that connection, which the caller closes, or nil if there
+// is none. After Accept has returned a connection it does nothing; it must not be called while Accept is waiting.
+func (l *Listener) Return() (pending *net.TCPConn) {
 	if l.end() {
+		pending = take(l.s.ln)
 		l.a.next(l.s)
 	}
+	return pending
 }
 
 // Release ends the lease without its connection; after Accept has returned one it does nothing. A blocked Accept returns

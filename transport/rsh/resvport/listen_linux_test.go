@@ -213,10 +213,18 @@ func TestReturn(t *testing.T) {
 				t.Fatal(got)
 			}
 		}
-		l.Return()
-		if i < 3 {
+		pending := l.Return()
+		switch {
+		case i >= 3:
+			if pending != nil {
+				t.Errorf("%v was pending, and nobody had called", pending.RemoteAddr())
+			}
+		case pending == nil || pending.RemoteAddr().(*net.TCPAddr).Port != 1000+i:
+			t.Fatalf("pending at the return: %v, want the connection from port %d", pending, 1000+i)
+		default:
+			pending.Close()
 			if got := hear(t, d); !strings.Contains(got, "reset") {
-				t.Errorf("pending at the return: %q, want a reset", got)
+				t.Errorf("closed: %q, want a reset", got)
 			}
 		}
 		l.Release() // nothing any more
@@ -237,7 +245,7 @@ func TestTakenOver(t *testing.T) {
 		return
 	}
 	withHosts(t)
-	for name, end := range map[string]func(*Listener){"idle": (*Listener).Return, "retired": (*Listener).Release} {
+	for name, end := range map[string]func(*Listener){"idle": func(l *Listener) { l.Return() }, "retired": (*Listener).Release} {
 		t.Run(name, func(t *testing.T) {
 			a := newAllocator(t, 700, 709) // at most 5 listeners
 			var all []*Listener

@@ -79,6 +79,36 @@ func hold(ln *net.TCPListener) error {
 	})
 }
 
+// take accepts the connection from a reserved port that is pending, if there is one. Others are reset.
+func take(ln *net.TCPListener) (conn *net.TCPConn) {
+	control(ln, func(fd int) error {
+		for {
+			n, peer, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			if err != nil {
+				return err
+			}
+			f := os.NewFile(uintptr(n), "")
+			if conn == nil && isReserved(portOf(peer)) {
+				if c, err := net.FileConn(f); err == nil {
+					conn = c.(*net.TCPConn)
+				}
+			}
+			f.Close()
+		}
+	})
+	return conn
+}
+
+func portOf(peer unix.Sockaddr) uint16 {
+	switch peer := peer.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(peer.Port)
+	case *unix.SockaddrInet6:
+		return uint16(peer.Port)
+	}
+	return 0
+}
+
 func control(ln *net.TCPListener, f func(fd int) error) error {
 	c, err := ln.SyscallConn()
 	if err != nil {

@@ -20,6 +20,7 @@ func socketOptions(time.Duration) func(int) error { return func(int) error { ret
 func tryBind(uint16) error                        { return errUnsupported }
 func hush(*net.TCPListener) error                 { return errUnsupported }
 func speak(*net.TCPListener) error                { return errUnsupported }
+func take(*net.TCPListener) *net.TCPConn          { return nil }
 func hold(*net.TCPListener) error                 { return errUnsupported }
 func openLocked(string) (*os.File, error)         { return nil, errUnsupported }
 func ours(fs.FileInfo) bool                       { return false }
