@@ -24,9 +24,10 @@ var arrows = map[string][]string{
 	"cmd/multi-rsh": {
 		"runner", "runner/hostlist", "runner/inventory", "runner/output",
 		"transport", "transport/execcmd", "transport/rsh", "transport/rsh/resvport", "transport/shwrap",
+		"transport/ssh", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig",
 	},
 	"cmd/multi-rsh/real":     {},
-	"cmd/fleetsim":           {"transport/fleet", "transport/rsh/rshtest"},
+	"cmd/fleetsim":           {"transport/fleet", "transport/rsh/rshtest", "transport/ssh/sshtest"},
 	"runner":                 {"transport"},
 	"runner/hostlist":        {},
 	"runner/inventory":       {"runner/hostlist", "transport"},
@@ -38,13 +39,18 @@ var arrows = map[string][]string{
 	"transport/rsh/resvport": {"transport", "transport/rsh/resvport/internal/sockdiag"},
 	"transport/rsh/resvport/internal/sockdiag": {},
 	"transport/rsh/rshtest":                    {"transport", "transport/shwrap"},
-	"transport/fleet":                          {"transport", "transport/rsh/rshtest", "transport/shwrap"},
+	"transport/ssh":                            {"transport", "transport/shwrap", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig"},
+	"transport/ssh/auth":                       {},
+	"transport/ssh/hostkeys":                   {},
+	"transport/ssh/sshconfig":                  {},
+	"transport/ssh/sshtest":                    {"transport", "transport/shwrap"},
+	"transport/fleet":                          {"transport", "transport/rsh/rshtest", "transport/shwrap", "transport/ssh/sshtest"},
 	"transport/transporttest":                  {"transport"},
 	"transport/rig":                            {"transport"},
 }
 
 // testArrows are packages for tests: any test may import them, and nothing else may but the packages named in arrows.
-var testArrows = []string{"transport/transporttest", "transport/rsh/rshtest", "transport/fleet", "transport/rig"}
+var testArrows = []string{"transport/transporttest", "transport/rsh/rshtest", "transport/ssh/sshtest", "transport/fleet", "transport/rig"}
 
 // Imports point one way, downward, and those of other people's packages stay where they belong.
 func TestArrows(t *testing.T) {
