@@ -24,17 +24,24 @@ type hostSpec struct {
 	HostsFile  string
 	NameServer bool // names that are not in HostsFile are asked of a name server, which does not answer
 	HostsEquiv string
-	PAMDir     string // with the pam.d files of the daemon's package
+	PAMDir     string // with the pam.d files of the daemon's package; empty: none
 	Programs   []string
 	Shells     []Shell
 	Services   []service
+
+	Authorized    string   // authorized_keys of the users; empty: there are none
+	SSHFiles      sshFiles // empty: no SSH server
+	SSHD, SSHDEnv []string // the program and its arguments, and further environment; empty: no sshd
 }
 
 // service is a line of an inetd.conf: TCP, nowait, root. Both Internet families.
 type service struct {
 	Port uint16
 	Argv []string
+	Env  []string // beside inetdPath
 }
+
+const inetdPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // hostMain is the life of a host: its first process, which is its inetd as well. It ends when it is killed.
 func hostMain() {
@@ -65,7 +72,7 @@ func becomeHost(spec *hostSpec) ([]listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(privateEtc(), privateDev()); err != nil {
+	if err := errors.Join(privateEtc(), privateDev(), privateLogs()); err != nil {
 		return nil, err
 	}
 	for _, path := range []string{"/etc/hosts.equiv", "/etc/nologin"} {
@@ -85,6 +92,11 @@ func becomeHost(spec *hostSpec) ([]listener, error) {
 	// An ordinary limit for what runs here; netkit's in.rshd goes through all possible descriptors for each connection.
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1024, Max: 4096}); err != nil {
 		return nil, err
+	}
+	if spec.SSHD != nil {
+		if err := startSSHD(spec.SSHD, spec.SSHDEnv); err != nil {
+			return nil, err
+		}
 	}
 	return listen(spec.Services)
 }
@@ -131,16 +143,18 @@ func hostFiles(spec *hostSpec) ([]file, error) {
 	if spec.HostsEquiv != "" {
 		files = append(files, file{path: "/etc/hosts.equiv", text: spec.HostsEquiv, mode: 0o644})
 	}
-	pam, err := os.ReadDir(spec.PAMDir)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range pam {
-		text, err := os.ReadFile(filepath.Join(spec.PAMDir, e.Name()))
+	if spec.PAMDir != "" {
+		pam, err := os.ReadDir(spec.PAMDir)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, file{path: "/etc/pam.d/" + e.Name(), text: string(text), mode: 0o644})
+		for _, e := range pam {
+			text, err := os.ReadFile(filepath.Join(spec.PAMDir, e.Name()))
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, file{path: "/etc/pam.d/" + e.Name(), text: string(text), mode: 0o644})
+		}
 	}
 	for _, p := range spec.Programs {
 		text, err := os.ReadFile(p)
@@ -150,43 +164,80 @@ func hostFiles(spec *hostSpec) ([]file, error) {
 		files = append(files, file{path: programPath(p), text: string(text), mode: 0o755})
 	}
 
-	var passwd, shadow, group strings.Builder
-	passwd.WriteString("root:x:0:0:root:" + homes + "root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")
-	shadow.WriteString("root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n")
-	group.WriteString("root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
-	uid := firstUID
-	user := func(name, shell string) {
-		fmt.Fprintf(&passwd, "%s:x:%d:%d:%s:%s:%s\n", name, uid, uid, name, homes+name, shell)
-		fmt.Fprintf(&shadow, "%s:*:19000:0:99999:7:::\n", name)
+	var passwd, shadow, group, loginShells strings.Builder
+	passwd.WriteString("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")
+	shadow.WriteString("nobody:*:19000:0:99999:7:::\n")
+	group.WriteString("tty:x:5:\nnogroup:x:65534:\n")
+	uid := 0
+	user := func(name, shell, password string) {
+		home := homes + name
+		fmt.Fprintf(&passwd, "%s:x:%d:%d:%s:%s:%s\n", name, uid, uid, name, home, shell)
+		fmt.Fprintf(&shadow, "%s:%s:19000:0:99999:7:::\n", name, password)
 		fmt.Fprintf(&group, "%s:x:%d:\n", name, uid)
-		files = append(files, file{path: homes + name, mode: os.ModeDir | 0o755, owner: uid})
-		if name != NoRhosts {
-			files = append(files, file{path: homes + name + "/.rhosts", text: "+ +\n", mode: 0o600, owner: uid})
+		fmt.Fprintln(&loginShells, shell)
+		mode := os.FileMode(0o755)
+		if uid == 0 {
+			mode = 0o700
 		}
-		uid++
+		files = append(files, file{path: home, mode: os.ModeDir | mode, owner: uid})
+		if uid != 0 && trusted(name) {
+			files = append(files, file{path: home + "/.rhosts", text: "+ +\n", mode: 0o600, owner: uid})
+		}
+		if spec.Authorized != "" && trusted(name) {
+			files = append(files,
+				file{path: home + "/.ssh", mode: os.ModeDir | 0o700, owner: uid},
+				file{path: home + "/.ssh/authorized_keys", text: spec.Authorized, mode: 0o600, owner: uid})
+		}
+		uid = max(uid+1, firstUID)
 	}
+	user("root", "/bin/sh", "*")
 	for _, s := range spec.Shells {
 		if s.Path != "" {
-			user(s.User, s.Path)
+			user(s.User, s.Path, "*")
 		}
 	}
-	user(NoRhosts, "/bin/sh")
+	user(NoRhosts, "/bin/sh", "*")
+	user(PasswordUser, "/bin/sh", passwordHash)
+	if spec.SSHFiles != nil {
+		fmt.Fprintf(&passwd, "sshd:x:%d:65534:sshd:/run/sshd:/usr/sbin/nologin\n", uid)
+		files = append(files,
+			file{path: "/run/sshd", mode: os.ModeDir | 0o755}, // where sshd shuts its unprivileged part up: sshd(8)
+			file{path: "/etc/pam.d/sshd", text: pamSSHD, mode: 0o644})
+	}
+	for path, text := range spec.SSHFiles {
+		files = append(files, file{path: path, text: string(text), mode: 0o600})
+	}
 	return append(files,
-		file{path: homes + "root", mode: os.ModeDir | 0o700},
 		file{path: "/etc/passwd", text: passwd.String(), mode: 0o644},
 		file{path: "/etc/shadow", text: shadow.String(), mode: 0o600},
-		file{path: "/etc/group", text: group.String(), mode: 0o644}), nil
+		file{path: "/etc/group", text: group.String(), mode: 0o644},
+		file{path: "/etc/shells", text: loginShells.String(), mode: 0o644}), nil
 }
+
+// trusted says whether a user lets others in without a password.
+func trusted(name string) bool { return name != NoRhosts && name != PasswordUser }
 
 const homes = private + "/home/"
 
 // programPath is where a host has a program that came from a package.
 func programPath(source string) string { return private + "/sbin/" + filepath.Base(source) }
 
+// privateLogs hides the machine's logs, so that who logs in here is not noted there, in wtmp(5), lastlog and btmp.
+func privateLogs() error {
+	const dir = "/var/log"
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := unix.Mount("rig", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+	}
+	return nil
+}
+
 // privateDev gives the host a /dev of its own, so that what its programs say to syslog stays in the host: see keepLog.
 func privateDev() error {
 	const dev = private + "/dev/"
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "ptmx"} {
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
 		if err := writeFiles([]file{{path: dev + name, mode: 0o644}}); err != nil {
 			return err
 		}
@@ -198,11 +249,15 @@ func privateDev() error {
 		if err := os.Mkdir(dev+name, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount("/dev/"+name, dev+name, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("bind /dev/%s: %w", name, err)
-		}
 	}
-	for name, to := range map[string]string{"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"} {
+	if err := unix.Mount("/dev/shm", dev+"shm", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind /dev/shm: %w", err)
+	}
+	// Terminals of its own: those of another file system cannot be had through a ptmx in this one.
+	if err := unix.Mount("rig", dev+"pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "ptmxmode=666,mode=620,gid=5"); err != nil {
+		return fmt.Errorf("mount a devpts on /dev/pts: %w", err)
+	}
+	for name, to := range map[string]string{"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"} {
 		if err := os.Symlink(to, dev+name); err != nil {
 			return err
 		}
@@ -302,7 +357,7 @@ func serve(listeners []listener) {
 func (l listener) accept() {
 	attr := syscall.ProcAttr{
 		Dir: "/",
-		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		Env: append([]string{inetdPath}, l.Env...),
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	for {

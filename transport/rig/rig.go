@@ -49,6 +49,8 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // ErrUnavailable is wrapped by the errors of Start that say why there can be no rig here; a test that gets it is skipped.
@@ -68,10 +70,11 @@ const (
 	Both   Daemon = "both" // in turn: Redone, Netkit, Redone …
 )
 
-// Config says what to start. The zero value is one host with Redone.
+// Config says what to start. The zero value is one host with Redone. SSH: SSH{Server: OpenSSH} is one with sshd alone.
 type Config struct {
 	Hosts      int      // how many; 0: one. All rigs of a process together have at most 254
-	Daemon     Daemon   // empty: Redone
+	Daemon     Daemon   // empty: Redone, or no in.rshd where there is an SSH server
+	SSH        SSH      // which SSH server, beside in.rshd or alone; empty: none
 	Args       []string // flags of in.rshd
 	Names      int      // so many of each host's addresses 10.77.N.J have a name (hN-J) on the control side; 0: 20, at most 254
 	HostsEquiv string   // contents of the hosts' /etc/hosts.equiv; empty: there is none
@@ -92,9 +95,12 @@ type Rig struct {
 type Host struct {
 	N      int    // its number, 1 to 254
 	Name   string // "hN"; names of its other addresses: see Addr, Addr6, NameOf
-	Daemon Daemon
-	PID    int // of its first process, as the control side sees it
+	Daemon Daemon // empty: no in.rshd
+	PID    int    // of its first process, as the control side sees it
 
+	HostKeys []ssh.PublicKey // of its SSH server, in the order of SSH.HostKeys
+
+	ssh    SSH
 	routed int       // so many of its routes have been made
 	cmd    *exec.Cmd // process PID; nil: not started
 }
@@ -134,7 +140,7 @@ func Start(cfg Config) (*Rig, error) {
 	if cfg.Hosts == 0 {
 		cfg.Hosts = 1
 	}
-	if cfg.Daemon == "" {
+	if cfg.Daemon == "" && cfg.SSH.Server == "" {
 		cfg.Daemon = Redone
 	}
 	if cfg.Names == 0 {
@@ -143,8 +149,11 @@ func Start(cfg Config) (*Rig, error) {
 	if cfg.Hosts < 0 || cfg.Names < 0 || cfg.Names > 254 {
 		return nil, fmt.Errorf("rig: %d hosts with %d names each: 1 to 254 are possible", cfg.Hosts, cfg.Names)
 	}
-	if cfg.Daemon != Redone && cfg.Daemon != Netkit && cfg.Daemon != Both {
+	if cfg.Daemon != Redone && cfg.Daemon != Netkit && cfg.Daemon != Both && cfg.Daemon != "" {
 		return nil, fmt.Errorf("rig: no daemon %q", cfg.Daemon)
+	}
+	if err := cfg.SSH.check(); err != nil {
+		return nil, err
 	}
 	return start(cfg)
 }

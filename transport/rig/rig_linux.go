@@ -116,14 +116,18 @@ func start(cfg Config) (r *Rig, err error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errHere)
 	}
 	r = &Rig{Hosts: make([]*Host, cfg.Hosts)}
+	all := r // what there is to close when r has become nil
 	packages := make(map[Daemon]string)
 	for i := range r.Hosts {
-		h := &Host{Daemon: cfg.Daemon}
+		h := &Host{Daemon: cfg.Daemon, ssh: cfg.SSH}
 		if cfg.Daemon == Both {
 			h.Daemon = []Daemon{Redone, Netkit}[i%2]
 		}
-		if packages[h.Daemon] == "" {
-			if packages[h.Daemon], err = fetch(h.Daemon); err != nil {
+		for _, d := range []Daemon{h.Daemon, h.ssh.Server} {
+			if _, have := packages[d]; d == "" || have {
+				continue
+			}
+			if packages[d], err = fetch(d); err != nil {
 				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 			}
 		}
@@ -134,9 +138,14 @@ func start(cfg Config) (r *Rig, err error) {
 	}
 	defer func() {
 		if err != nil {
-			r.close()
+			all.close()
 		}
 	}()
+	if cfg.SSH.Server != "" {
+		if err := writeClientKey(); err != nil {
+			return nil, err
+		}
+	}
 	l, err := openLinks()
 	if err != nil {
 		return nil, err
@@ -157,7 +166,11 @@ func start(cfg Config) (r *Rig, err error) {
 			return nil, fmt.Errorf("rig: %s: %w", h.Name, err)
 		}
 		defer control[i].Close()
-		if err := json.NewEncoder(control[i]).Encode(h.spec(cfg, packages[h.Daemon], names, shells)); err != nil {
+		spec, err := h.spec(cfg, packages, names, shells)
+		if err == nil {
+			err = json.NewEncoder(control[i]).Encode(spec)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("rig: %s: %w", h.Name, err)
 		}
 	}
@@ -233,8 +246,7 @@ func (h *Host) launch(l *links) (*os.File, error) {
 // cable is the name of the control side's end of the host's cable.
 func (h *Host) cable() string { return fmt.Sprintf("v%d", h.N) }
 
-func (h *Host) spec(cfg Config, dir, names string, shells []Shell) hostSpec {
-	rshd := filepath.Join(dir, "usr/sbin/in.rshd")
+func (h *Host) spec(cfg Config, packages map[Daemon]string, names string, shells []Shell) (hostSpec, error) {
 	spec := hostSpec{
 		Name:       h.Name,
 		Addrs:      []netip.Prefix{netip.PrefixFrom(h.Addr(0), 16)},
@@ -242,16 +254,23 @@ func (h *Host) spec(cfg Config, dir, names string, shells []Shell) hostSpec {
 		HostsFile:  names,
 		NameServer: cfg.Nameless,
 		HostsEquiv: cfg.HostsEquiv,
-		PAMDir:     filepath.Join(dir, "etc/pam.d"),
-		Programs:   []string{rshd},
 		Shells:     shells,
-		Services:   []service{{Port: 514, Argv: append([]string{programPath(rshd)}, cfg.Args...)}},
 	}
 	if HasIPv6() {
 		spec.Addrs = append(spec.Addrs, netip.PrefixFrom(h.Addr6(0), 64))
 		spec.Own = append(spec.Own, h.own6())
 	}
-	return spec
+	if h.Daemon != "" {
+		dir := packages[h.Daemon]
+		rshd := filepath.Join(dir, programs[h.Daemon])
+		spec.PAMDir = filepath.Join(dir, "etc/pam.d")
+		spec.Programs = []string{rshd}
+		spec.Services = []service{{Port: 514, Argv: append([]string{programPath(rshd)}, cfg.Args...)}}
+	}
+	if h.ssh.Server != "" {
+		return spec, h.addSSH(&spec, packages[h.ssh.Server])
+	}
+	return spec, nil
 }
 
 // reach makes the routes to the host's further addresses, forget takes them and the cable away.
