@@ -116,7 +116,7 @@ func classify(status transport.Status, err error) Outcome {
 		return DNS
 	case transport.PhasePort, transport.PhaseConnect:
 		return Unreachable
-	case transport.PhaseHandshake:
+	case transport.PhaseHandshake, transport.PhaseVersion, transport.PhaseKeyExchange:
 		return Protocol
 	case transport.PhaseAuth:
 		return Auth

@@ -100,15 +100,17 @@ type Phase string
 
 // The phases in their order.
 const (
-	PhaseResolve   Phase = "resolve"   // name to address
-	PhasePort      Phase = "port"      // waiting for a reserved port
-	PhaseConnect   Phase = "connect"   // TCP
-	PhaseHandshake Phase = "handshake" // the protocol's first exchange
-	PhaseAuth      Phase = "auth"      // who we are
-	PhaseStart     Phase = "start"     // accepted, but the command has not yet proved that it runs
-	PhaseRun       Phase = "run"       // the command runs
-	PhaseDrain     Phase = "drain"     // it has ended, a child of it still holds the connection
-	PhaseClose     Phase = "close"     // it has ended, the connection has not
+	PhaseResolve     Phase = "resolve"      // name to address
+	PhasePort        Phase = "port"         // waiting for a reserved port
+	PhaseConnect     Phase = "connect"      // TCP
+	PhaseHandshake   Phase = "handshake"    // the protocol's first exchange (rsh)
+	PhaseVersion     Phase = "version"      // the version lines (ssh)
+	PhaseKeyExchange Phase = "key exchange" // and the host's key (ssh)
+	PhaseAuth        Phase = "auth"         // who we are
+	PhaseStart       Phase = "start"        // accepted, but the command has not yet proved that it runs
+	PhaseRun         Phase = "run"          // the command runs
+	PhaseDrain       Phase = "drain"        // it has ended, a child of it still holds the connection
+	PhaseClose       Phase = "close"        // it has ended, the connection has not
 )
 
 // OpError is the error of Start and Wait. It carries host and phase once: nobody above names the host again.

@@ -1,0 +1,299 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"multirsh/transport"
+	"multirsh/transport/ssh/auth"
+	"multirsh/transport/ssh/sshconfig"
+)
+
+// client is a connection after the login.
+type client struct {
+	conn     ssh.Conn
+	wire     *wire
+	settings *sshconfig.Settings
+	agent    bool          // the server may open channels to our agent
+	gone     chan struct{} // closed when the connection is
+	via      *hop          // what it goes through; nil: nothing
+}
+
+// release lets go of what the connection went through. The connection is gone.
+func (c *client) release() {
+	if c.via != nil {
+		c.via.leave()
+	}
+}
+
+// serve answers what the server asks of us, until the connection is gone.
+func (c *client) serve(channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
+	defer close(c.gone)
+	for channels != nil || requests != nil {
+		select {
+		case n, open := <-channels:
+			switch {
+			case !open:
+				channels = nil
+			case c.agent && n.ChannelType() == "auth-agent@openssh.com":
+				go c.forwardAgent(n)
+			default:
+				n.Reject(ssh.Prohibited, "not asked for")
+			}
+		case r, open := <-requests:
+			if !open {
+				requests = nil
+			} else if r.WantReply {
+				r.Reply(false, nil) // any answer will do for sshd's ClientAliveInterval
+			}
+		}
+	}
+}
+
+// endpoint is where a connection goes, and how.
+type endpoint struct {
+	key  string // of the server: its handshakes are limited
+	addr string // for messages
+	dial func(context.Context) (net.Conn, error)
+}
+
+// connect makes a connection and has use use it, all within the connect timeout, which runs from when it is our turn. On failure it says in
+// which phase. verify decides on the host's key.
+func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify ssh.HostKeyCallback, use func(*client) error) (transport.Phase, error) {
+	via, err := t.via(ctx, s)
+	if err != nil {
+		return transport.PhaseConnect, err
+	}
+	to, err := t.endpoint(ctx, s, via)
+	if err != nil {
+		via.leave()
+		return transport.PhaseResolve, err
+	}
+	leave, err := t.servers.enter(ctx, to.key, perServer)
+	if err != nil {
+		via.leave()
+		return transport.PhaseConnect, err
+	}
+	defer leave()
+	select {
+	case t.admitted <- struct{}{}:
+		defer func() { <-t.admitted }()
+	case <-ctx.Done():
+		via.leave()
+		return transport.PhaseConnect, context.Cause(ctx)
+	}
+	limit := t.connectTimeout(s)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &transport.TimeoutError{After: limit, Limit: "--connect-timeout"})
+	defer cancel()
+	for try := 0; ; try++ {
+		c, phase, err := t.login(ctx, s, to, verify)
+		if err == nil {
+			c.via = via
+			return t.begin(ctx, c, use)
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		} else if dropped := (*droppedError)(nil); errors.As(err, &dropped) {
+			if try < t.retries() && backoff(ctx, try) == nil {
+				t.stats.retries.Add(1)
+				continue
+			}
+			dropped.tries = try + 1
+		}
+		via.leave()
+		return phase, err
+	}
+}
+
+func (t *Transport) retries() int {
+	if t.Retries == 0 {
+		return DefaultRetries
+	}
+	return t.Retries
+}
+
+// login dials and goes through version, key exchange and authentication.
+func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoint, verify ssh.HostKeyCallback) (*client, transport.Phase, error) {
+	conn, err := to.dial(ctx)
+	if err != nil {
+		return nil, transport.PhaseConnect, err
+	}
+	w := newWire(conn)
+	stop := context.AfterFunc(ctx, func() { w.Close() })
+	defer stop()
+	config, attempt, err := t.clientConfig(ctx, s)
+	if err != nil {
+		w.Close()
+		return nil, transport.PhaseAuth, err
+	}
+	config.HostKeyCallback = func(name string, remote net.Addr, key ssh.PublicKey) error {
+		if err := verify(name, remote, key); err != nil {
+			return &hostKeyError{err}
+		}
+		w.phase.Store(inAuth)
+		return nil
+	}
+	c, channels, requests, err := ssh.NewClientConn(w, to.addr, config)
+	if err != nil {
+		w.Close()
+		return nil, phases[w.phase.Load()], explain(err, w, attempt)
+	}
+	attempt.Succeeded()
+	w.phase.Store(inStart)
+	client := &client{conn: c, wire: w, settings: s, gone: make(chan struct{}), agent: t.forwards(s)}
+	go client.serve(channels, requests)
+	return client, "", nil
+}
+
+// begin has a new connection used, and hangs it up if that fails.
+func (t *Transport) begin(ctx context.Context, c *client, use func(*client) error) (transport.Phase, error) {
+	stop := context.AfterFunc(ctx, func() { t.hangUp(c) })
+	err := use(c)
+	inTime := stop()
+	switch {
+	case !inTime:
+		return transport.PhaseStart, context.Cause(ctx)
+	case err != nil:
+		t.hangUp(c)
+		return transport.PhaseStart, err
+	}
+	return "", nil
+}
+
+// clientConfig is the library's form of what a connection is to be like.
+func (t *Transport) clientConfig(ctx context.Context, s *sshconfig.Settings) (*ssh.ClientConfig, *auth.Attempt, error) {
+	config := &ssh.ClientConfig{User: s.User}
+	if err := t.algorithms(config, s); err != nil {
+		return nil, nil, err
+	}
+	attempt := t.Wallet.Attempt(ctx, t.profile(s))
+	config.AuthCallback = attempt.Next
+	return config, attempt, nil
+}
+
+// endpoint finds the way to a host: through via if there is one, by its ProxyCommand, or directly to one of its addresses.
+func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, via *hop) (*endpoint, error) {
+	addr := net.JoinHostPort(s.HostName, strconv.Itoa(int(s.Port)))
+	switch {
+	case via != nil:
+		return &endpoint{via.key + " " + addr, addr, func(ctx context.Context) (net.Conn, error) { return via.dial(ctx, s.HostName, s.Port) }}, nil
+	case s.ProxyCommand != "":
+		return &endpoint{s.ProxyCommand, addr, func(context.Context) (net.Conn, error) { return t.proxy(s.ProxyCommand) }}, nil
+	}
+	limit := t.connectTimeout(s)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &transport.TimeoutError{After: limit, Limit: "--connect-timeout"})
+	defer cancel()
+	addrs, err := t.resolve(ctx, s)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	dialer, err := newDialer(s)
+	if err != nil {
+		return nil, err
+	}
+	return &endpoint{addrs[0].String(), addr, func(ctx context.Context) (net.Conn, error) { return dialer.any(ctx, addrs) }}, nil
+}
+
+// resolve finds the addresses of a host; a literal needs no looking up.
+func (t *Transport) resolve(ctx context.Context, s *sshconfig.Settings) ([]netip.AddrPort, error) {
+	if addr, err := netip.ParseAddr(s.HostName); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(addr, s.Port)}, nil
+	}
+	lookup := t.LookupNetIP
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupNetIP
+	}
+	network := map[string]string{"inet": "ip4", "inet6": "ip6"}[s.AddressFamily]
+	if network == "" {
+		network = "ip"
+	}
+	found, err := lookup(ctx, network, s.HostName)
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
+		err = &wrapped{fmt.Sprintf("the name %q has no address", s.HostName), err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	addrs := make([]netip.AddrPort, len(found))
+	for i, addr := range found {
+		addrs[i] = netip.AddrPortFrom(addr.Unmap(), s.Port)
+	}
+	return addrs, nil
+}
+
+// patience is how long a server may be silent while the kernel waits for its answer: keepalive probes and unacknowledged data.
+const patience = 60 * time.Second
+
+// dialer makes TCP connections that are reset when they are closed, unless the linger is taken off.
+type dialer struct{ net.Dialer }
+
+func newDialer(s *sshconfig.Settings) (*dialer, error) {
+	d := &dialer{net.Dialer{KeepAlive: -1}}
+	d.Control = func(_, _ string, c syscall.RawConn) (err error) {
+		if failed := c.Control(func(fd uintptr) { err = setOptions(int(fd), s.TCPKeepAlive) }); failed != nil {
+			return failed
+		}
+		return err
+	}
+	if s.BindAddress != "" {
+		addr, err := netip.ParseAddr(s.BindAddress)
+		if err != nil {
+			return nil, fmt.Errorf("BindAddress %q is no address", s.BindAddress)
+		}
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0))
+	}
+	return d, nil
+}
+
+// any tries the addresses in turn. Each gets an equal share of the time that is left, so that a dead one cannot use it up.
+func (d *dialer) any(ctx context.Context, addrs []netip.AddrPort) (net.Conn, error) {
+	var first error
+	for i, addr := range addrs {
+		conn, err := d.one(ctx, addr, len(addrs)-i)
+		if err == nil {
+			return conn, nil
+		}
+		if first == nil {
+			first = unreachable(err, addr)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, first
+}
+
+func (d *dialer) one(ctx context.Context, addr netip.AddrPort, left int) (net.Conn, error) {
+	if deadline, set := ctx.Deadline(); set && left > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		defer cancel()
+	}
+	return d.DialContext(ctx, "tcp", addr.String())
+}
+
+// unreachable is an error of connect(2) without what package net says around it.
+func unreachable(err error, addr netip.AddrPort) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return &wrapped{fmt.Sprintf("nobody listens on %v", addr), err}
+	}
+	return fmt.Errorf("%v: %w", addr, err)
+}
+
+// jitter is between half and one and a half of d.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }

@@ -1,0 +1,107 @@
+package ssh
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"golang.org/x/crypto/ssh"
+
+	"multirsh/transport"
+	"multirsh/transport/ssh/auth"
+)
+
+// wrapped is an error with a text of its own for another.
+type wrapped struct {
+	text string
+	err  error
+}
+
+func (e *wrapped) Error() string { return e.text }
+func (e *wrapped) Unwrap() error { return e.err }
+
+// droppedError is a server that closed the connection before it had said its version: it was never in a session, so another try is
+// harmless. It is wrapped as unreachable because that is what it was.
+type droppedError struct {
+	err   error
+	tries int
+}
+
+func (e *droppedError) Error() string {
+	return fmt.Sprintf("the server drops the connection before its version line, tried %d times; sshd does so when too many come at once (MaxStartups), and from 9.8 on to a client that it penalises for a while (PerSourcePenalties): fewer at once, or a quarter of a minute later", e.tries)
+}
+
+func (e *droppedError) Unwrap() error { return syscall.EHOSTUNREACH }
+
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// explain says in one sentence why a connection did not come to a login.
+func explain(err error, w *wire, attempt *auth.Attempt) error {
+	failed := attempt.Failed(err) // whatever it was, the attempt is over
+	if key := (*hostKeyError)(nil); errors.As(err, &key) {
+		return key
+	}
+	if none := (*ssh.AlgorithmNegotiationError)(nil); errors.As(err, &none) {
+		return &wrapped{fmt.Sprintf("no %s in common: the server offers %s, we offer %s; --legacy adds what old servers need",
+			none.What, list(none.RequestedAlgorithms), list(none.SupportedAlgorithms)), transport.ErrProtocol}
+	}
+	switch w.phase.Load() {
+	case inVersion:
+		return notSSH(err, w.greet)
+	case inKeyExchange:
+		return &wrapped{fmt.Sprintf("the key exchange failed: %s", bare(err)), transport.ErrProtocol}
+	}
+	return &authError{failed}
+}
+
+// authError is a host that does not let us in.
+type authError struct{ err error }
+
+func (e *authError) Error() string   { return e.err.Error() }
+func (e *authError) Unwrap() []error { return []error{transport.ErrAuth, e.err} }
+
+// notSSH is a server that has not come to its version line; it said greet.
+func notSSH(err error, greet []byte) error {
+	text := strings.TrimSpace(string(bytes.ToValidUTF8(greet, []byte("?"))))
+	switch {
+	case text == "" && isGone(err):
+		return &droppedError{err: err}
+	case text == "":
+		return fmt.Errorf("no version line came: %s", bare(err))
+	case isVersion([]byte(text)):
+		return &wrapped{fmt.Sprintf("the server says %q and no more; this program speaks SSH 2.0", abbreviate(text)), transport.ErrProtocol}
+	}
+	return &wrapped{fmt.Sprintf("the server says %q where an SSH version line belongs: another service on this port, or a server that turns us away", abbreviate(text)), transport.ErrProtocol}
+}
+
+// bare is an error's text without what package ssh says around it.
+func bare(err error) string {
+	text := err.Error()
+	for _, prefix := range []string{"ssh: handshake failed: ", "ssh: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	if isGone(err) {
+		return "the server closed the connection"
+	}
+	return text
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return strings.Join(names, ",")
+}
+
+// abbreviate cuts a text of a host to what fits into a message.
+func abbreviate(text string) string {
+	const most = 200
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}

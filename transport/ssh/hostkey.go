@@ -1,0 +1,205 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"strings"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
+
+	"multirsh/transport"
+	"multirsh/transport/ssh/hostkeys"
+	"multirsh/transport/ssh/sshconfig"
+)
+
+// Policy is what to do about a host whose key is not known. A key that has changed is refused whatever the policy.
+type Policy string
+
+// The policies.
+const (
+	FromConfig Policy = ""                // ssh_config's StrictHostKeyChecking, where no and off mean AcceptNew and all else but accept-new means Strict
+	Strict     Policy = "strict"          // refuse
+	AcceptNew  Policy = "accept-new"      // accept and note it
+	Ask        Policy = "ask"             // refuse what the caller has not accepted before the run, see UnknownHostKeys
+	Ignore     Policy = "insecure-ignore" // accept and forget
+)
+
+func (t *Transport) policy(s *sshconfig.Settings) Policy {
+	if t.HostKeys != FromConfig {
+		return t.HostKeys
+	}
+	switch s.StrictHostKeyChecking {
+	case "no", "off", "accept-new":
+		return AcceptNew
+	}
+	return Strict
+}
+
+// stores are the known_hosts files, each combination of them read once.
+type stores struct {
+	mu  sync.Mutex
+	all map[string]*store
+}
+
+type store struct {
+	once sync.Once
+	db   *hostkeys.DB
+	err  error
+}
+
+func (t *Transport) store(s *sshconfig.Settings) (*hostkeys.DB, error) {
+	key := strings.Join(s.UserKnownHostsFiles, "\n") + "\n\n" + strings.Join(s.GlobalKnownHostsFiles, "\n")
+	t.stores.mu.Lock()
+	if t.stores.all == nil {
+		t.stores.all = make(map[string]*store)
+	}
+	at := t.stores.all[key]
+	if at == nil {
+		at = new(store)
+		t.stores.all[key] = at
+	}
+	t.stores.mu.Unlock()
+	at.once.Do(func() { at.db, at.err = hostkeys.Open(s.UserKnownHostsFiles, s.GlobalKnownHostsFiles) })
+	return at.db, at.err
+}
+
+// keyName is the name under which the host's key is known.
+func keyName(s *sshconfig.Settings) string {
+	if s.HostKeyAlias != "" {
+		return s.HostKeyAlias
+	}
+	return hostkeys.Name(s.HostName, s.Port)
+}
+
+// verifier checks a host's key by the files and the policy.
+func (t *Transport) verifier(s *sshconfig.Settings) (ssh.HostKeyCallback, error) {
+	db, err := t.store(s)
+	if err != nil {
+		return nil, err
+	}
+	name := keyName(s)
+	return func(_ string, remote net.Addr, key ssh.PublicKey) error {
+		err := db.Check(name, remote, key)
+		if unknown := (*hostkeys.UnknownError)(nil); !errors.As(err, &unknown) {
+			return err
+		}
+		switch t.policy(s) {
+		case Ignore:
+			return nil
+		case AcceptNew:
+			return db.Accept([]hostkeys.Entry{{Names: []string{name}, Key: key}}, s.HashKnownHosts)
+		}
+		return fmt.Errorf("%w; look at it and accept it with --host-keys ask", err)
+	}, nil
+}
+
+// hostKeyError is a host key that was not accepted.
+type hostKeyError struct{ err error }
+
+func (e *hostKeyError) Error() string   { return e.err.Error() }
+func (e *hostKeyError) Unwrap() []error { return []error{transport.ErrHostKey, e.err} }
+
+// UnknownKey is a host's key that no file knows.
+type UnknownKey struct {
+	Host     transport.Host // the first that has it
+	Name     string         // under which it will be known
+	Key      ssh.PublicKey
+	settings *sshconfig.Settings
+}
+
+// UnknownHostKeys asks the hosts that no file knows for their keys, at most fanout at once, without a login. Hosts that do not answer are
+// left out: the run will say why. Of hosts behind a jump host that is unknown itself the jump host is returned; ask again when it has been accepted.
+func (t *Transport) UnknownHostKeys(ctx context.Context, hosts iter.Seq[transport.Host], fanout int) ([]UnknownKey, error) {
+	t.init()
+	var (
+		mu    sync.Mutex
+		found []UnknownKey
+		asked = make(map[string]bool)
+		group errgroup.Group
+	)
+	group.SetLimit(fanout)
+	for host := range hosts {
+		if ctx.Err() != nil {
+			break
+		}
+		s, err := t.settings(ctx, host)
+		if err != nil {
+			continue
+		}
+		if s, err = t.firstUnknown(ctx, s); err != nil || s == nil {
+			continue
+		}
+		name := keyName(s)
+		if asked[name] {
+			continue
+		}
+		asked[name] = true
+		group.Go(func() error {
+			if key := t.probe(ctx, s); key != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				found = append(found, UnknownKey{host, name, key, s})
+			}
+			return nil
+		})
+	}
+	group.Wait()
+	return found, context.Cause(ctx)
+}
+
+// firstUnknown is the first on the way to a host whose key no file knows, and may be learnt; nil: none.
+func (t *Transport) firstUnknown(ctx context.Context, s *sshconfig.Settings) (*sshconfig.Settings, error) {
+	way, err := t.chain(ctx, s.ProxyJump)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range append(way, s) {
+		db, err := t.store(s)
+		if err != nil {
+			return nil, err
+		}
+		if policy := t.policy(s); (policy == Ask || policy == AcceptNew) && !db.Known(keyName(s)) {
+			return s, nil
+		}
+	}
+	return nil, nil
+}
+
+var errProbed = errors.New("only the key was wanted")
+
+// probe goes as far as a host's key; nil: it did not get there.
+func (t *Transport) probe(ctx context.Context, s *sshconfig.Settings) (key ssh.PublicKey) {
+	t.connect(ctx, s, func(_ string, _ net.Addr, k ssh.PublicKey) error {
+		key = k
+		return errProbed
+	}, nil)
+	return key
+}
+
+// AcceptHostKeys notes keys as known, in the files of their hosts and for this Transport.
+func (t *Transport) AcceptHostKeys(keys []UnknownKey) error {
+	type where struct {
+		db   *hostkeys.DB
+		hash bool
+	}
+	entries := make(map[where][]hostkeys.Entry)
+	for _, k := range keys {
+		db, err := t.store(k.settings)
+		if err != nil {
+			return err
+		}
+		at := where{db, k.settings.HashKnownHosts}
+		entries[at] = append(entries[at], hostkeys.Entry{Names: []string{k.Name}, Key: k.Key})
+	}
+	for at, list := range entries {
+		if err := at.db.Accept(list, at.hash); err != nil {
+			return err
+		}
+	}
+	return nil
+}

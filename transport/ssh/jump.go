@@ -1,0 +1,324 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"multirsh/transport"
+	"multirsh/transport/ssh/sshconfig"
+)
+
+const (
+	// perHop is how many connections go through one jump host at once; more wait. sshd's MaxSessions does not count them.
+	perHop = 1024
+	// longestChain ends a ProxyJump that leads back to itself.
+	longestChain = 16
+)
+
+// hop is a jump host: one connection that carries those of all hosts behind it.
+type hop struct {
+	key    string // who it is and how it is reached
+	name   string
+	ready  chan struct{} // closed when client or err is there
+	client *client
+	err    error
+	slots  chan struct{}
+}
+
+// hops are the jump hosts of a run.
+type hops struct {
+	mu  sync.Mutex
+	all map[string]*hop
+}
+
+// via is the jump host that leads to a host, connected, with a place in it; nil: none. leave gives the place back.
+func (t *Transport) via(ctx context.Context, s *sshconfig.Settings) (*hop, error) {
+	h, err := t.hop(ctx, s.ProxyJump)
+	if h == nil || err != nil {
+		return nil, err
+	}
+	select {
+	case h.slots <- struct{}{}:
+		return h, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// leave gives back the place that via took.
+func (h *hop) leave() {
+	if h != nil {
+		<-h.slots
+	}
+}
+
+// chain is the settings of the jump hosts that lead to a host, the nearest to us first.
+func (t *Transport) chain(ctx context.Context, jumps []sshconfig.Jump) (all []*sshconfig.Settings, err error) {
+	for len(jumps) > 0 {
+		if len(all) == longestChain {
+			return nil, fmt.Errorf("ProxyJump leads over more than %d hosts, the last of them %s", longestChain, all[0].OriginalHost)
+		}
+		last := len(jumps) - 1
+		j := jumps[last]
+		s, err := t.Config.For(ctx, sshconfig.Target{Host: j.Host, User: j.User, Port: j.Port})
+		if err != nil {
+			return nil, err
+		}
+		if last > 0 { // what the list says goes before what the host's own settings do
+			one := *s
+			one.ProxyJump, one.ProxyCommand = jumps[:last], ""
+			s = &one
+		}
+		all = append([]*sshconfig.Settings{s}, all...)
+		jumps = s.ProxyJump
+	}
+	return all, nil
+}
+
+// hop is the last of the jump hosts, connected; nil: there are none.
+func (t *Transport) hop(ctx context.Context, jumps []sshconfig.Jump) (*hop, error) {
+	chain, err := t.chain(ctx, jumps)
+	if err != nil || len(chain) == 0 {
+		return nil, err
+	}
+	var key strings.Builder
+	for _, s := range chain {
+		fmt.Fprintf(&key, "%s@%s:%d ", s.User, s.HostName, s.Port)
+	}
+	s := chain[len(chain)-1]
+	t.hops.mu.Lock()
+	h := t.hops.all[key.String()]
+	if h == nil || h.lost() {
+		h = &hop{key: key.String(), name: s.OriginalHost, ready: make(chan struct{}), slots: make(chan struct{}, perHop)}
+		if t.hops.all == nil {
+			t.hops.all = make(map[string]*hop)
+		}
+		t.hops.all[h.key] = h
+		t.closing.Go(func() {
+			defer close(h.ready)
+			t.connectHop(h, s)
+		})
+	}
+	t.hops.mu.Unlock()
+	select {
+	case <-h.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if h.err != nil {
+		return nil, &hopError{h.name, h.err}
+	}
+	return h, nil
+}
+
+// connectHop is not the doing of the host that came first, so it does not end with that host's context.
+func (t *Transport) connectHop(h *hop, s *sshconfig.Settings) {
+	ctx := t.closing.context()
+	verify, err := t.verifier(s)
+	if err != nil {
+		h.err = err
+		return
+	}
+	_, h.err = t.connect(ctx, s, verify, func(c *client) error {
+		h.client = c
+		return nil
+	})
+	if h.err == nil {
+		h.client.keepAlive(func(error) {})
+	}
+}
+
+// lost says whether a connection that was there is gone. A failed one is not tried again: its hosts would wait for the same end.
+func (h *hop) lost() bool {
+	select {
+	case <-h.ready:
+	default:
+		return false
+	}
+	if h.client == nil {
+		return false
+	}
+	select {
+	case <-h.client.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// take empties the jump hosts for the end of a run: those that are connected, the farthest from us first.
+func (h *hops) take() (connected []*hop) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, hop := range h.all {
+		if hop.client != nil {
+			connected = append(connected, hop)
+		}
+	}
+	clear(h.all)
+	slices.SortFunc(connected, func(a, b *hop) int { return strings.Count(b.key, " ") - strings.Count(a.key, " ") })
+	return connected
+}
+
+// dial opens a channel through the jump host (RFC 4254 section 7.2).
+func (h *hop) dial(ctx context.Context, host string, port uint16) (net.Conn, error) {
+	type opened struct {
+		ch       ssh.Channel
+		requests <-chan *ssh.Request
+		err      error
+	}
+	open := make(chan opened, 1)
+	go func() {
+		ch, requests, err := h.client.conn.OpenChannel("direct-tcpip", ssh.Marshal(&struct {
+			Host       string
+			Port       uint32
+			Origin     string
+			OriginPort uint32
+		}{host, uint32(port), "127.0.0.1", 0}))
+		open <- opened{ch, requests, err}
+	}()
+	select {
+	case o := <-open:
+		if o.err != nil {
+			return nil, h.explain(o.err, host, port)
+		}
+		go ssh.DiscardRequests(o.requests)
+		return &channelConn{Channel: o.ch, hop: h}, nil
+	case <-ctx.Done():
+		go func() {
+			if o := <-open; o.err == nil {
+				go ssh.DiscardRequests(o.requests)
+				o.ch.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// explain is why a jump host opens no channel.
+func (h *hop) explain(err error, host string, port uint16) error {
+	refusal := (*ssh.OpenChannelError)(nil)
+	if !errors.As(err, &refusal) {
+		return &hopError{h.name, fmt.Errorf("the connection to it broke: %w", err)}
+	}
+	to := net.JoinHostPort(host, strconv.Itoa(int(port)))
+	switch {
+	case refusal.Reason == ssh.Prohibited:
+		return fmt.Errorf("jump host %s forwards nothing to %s (AllowTcpForwarding, PermitOpen in its sshd_config): %s", h.name, to, refusal.Message)
+	case strings.Contains(strings.ToLower(refusal.Message), "refused"):
+		return &wrapped{fmt.Sprintf("nobody listens on %s, says jump host %s", to, h.name), syscall.ECONNREFUSED}
+	}
+	return &wrapped{fmt.Sprintf("jump host %s cannot reach %s: %s", h.name, to, refusal.Message), syscall.EHOSTUNREACH}
+}
+
+// channelConn is a channel as a connection. Deadlines are not for it: closing it is what ends its reads.
+type channelConn struct {
+	ssh.Channel
+	hop *hop
+}
+
+func (c *channelConn) LocalAddr() net.Addr            { return c.hop.client.conn.LocalAddr() }
+func (c *channelConn) RemoteAddr() net.Addr           { return c.hop.client.conn.RemoteAddr() }
+func (*channelConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (*channelConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+func (*channelConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// proxy runs a ProxyCommand, whose input and output are the connection.
+func (t *Transport) proxy(command string) (net.Conn, error) {
+	shell := os.Getenv("SHELL")
+	if shell == "" {
+		shell = "/bin/sh"
+	}
+	cmd := exec.Command(shell, "-c", "exec "+command)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("ProxyCommand: %w", err)
+	}
+	c := &proxyConn{Reader: out, Writer: in, pipes: []io.Closer{in, out}, group: cmd.Process.Pid}
+	t.closing.Go(func() { c.wait(cmd.Process) })
+	return c, nil
+}
+
+// proxyConn is a ProxyCommand as a connection. Closing it ends the command.
+type proxyConn struct {
+	io.Reader
+	io.Writer
+	pipes []io.Closer
+
+	mu    sync.Mutex
+	group int // process group; 0: it has ended
+}
+
+func (c *proxyConn) wait(p *os.Process) {
+	p.Wait()
+	c.mu.Lock()
+	c.group = 0
+	c.mu.Unlock()
+}
+
+func (c *proxyConn) Close() error {
+	var first error
+	for _, pipe := range c.pipes {
+		if err := pipe.Close(); first == nil {
+			first = err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.group != 0 {
+		syscall.Kill(-c.group, syscall.SIGTERM)
+	}
+	return first
+}
+
+// pipeAddr is the address of a ProxyCommand.
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "ProxyCommand" }
+
+func (*proxyConn) LocalAddr() net.Addr              { return pipeAddr{} }
+func (*proxyConn) RemoteAddr() net.Addr             { return pipeAddr{} }
+func (*proxyConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (*proxyConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+func (*proxyConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// hopError is a failure of a jump host. What it stands for is that the host behind cannot be reached, whatever the hop's own reason:
+// but for a deadline, or a key or login of the hop, which the user has to mend.
+type hopError struct {
+	name string
+	err  error
+}
+
+func (e *hopError) Error() string { return fmt.Sprintf("jump host %s: %v", e.name, e.err) }
+
+func (e *hopError) Unwrap() error {
+	for _, kind := range []error{transport.ErrHostKey, transport.ErrAuth} {
+		if errors.Is(e.err, kind) {
+			return kind
+		}
+	}
+	return syscall.EHOSTUNREACH
+}

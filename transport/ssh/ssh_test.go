@@ -1,0 +1,139 @@
+package ssh
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
+
+	"multirsh/transport"
+	"multirsh/transport/ssh/auth"
+	"multirsh/transport/ssh/sshconfig"
+	"multirsh/transport/ssh/sshtest"
+	"multirsh/transport/transporttest"
+)
+
+func TestMain(m *testing.M) {
+	os.Unsetenv("SSH_AUTH_SOCK")
+	goleak.VerifyTestMain(m)
+}
+
+// user is who logs in at the test servers, with the client's key.
+const user = "ops"
+
+// home is a client's: an identity file, known_hosts and a configuration of its own.
+type home struct {
+	t      testing.TB
+	dir    string
+	signer ssh.Signer
+}
+
+func newHome(t testing.TB) *home {
+	t.Helper()
+	h := &home{t: t, dir: t.TempDir()}
+	private, signer := newKey(t)
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.signer = signer
+	h.write("id", string(pem.EncodeToMemory(block)))
+	h.write("known_hosts", "")
+	return h
+}
+
+func (h *home) path(name string) string { return filepath.Join(h.dir, name) }
+
+func (h *home) write(name, text string) {
+	h.t.Helper()
+	if err := os.WriteFile(h.path(name), []byte(text), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// know appends lines to known_hosts.
+func (h *home) know(lines ...string) {
+	h.t.Helper()
+	f, err := os.OpenFile(h.path("known_hosts"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer f.Close()
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(f, strings.TrimSuffix(line, "\n")); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// transport is a client of that home, with further options of ssh_config.
+func (h *home) transport(options ...string) *Transport {
+	h.t.Helper()
+	config, err := sshconfig.Read(sshconfig.Sources{
+		File: "none", Home: h.dir, LocalUser: "local", LocalHost: "here",
+		Options: append(options, "IdentityFile="+h.path("id"), "UserKnownHostsFile="+h.path("known_hosts"), "GlobalKnownHostsFile=/nonexistent", "User="+user),
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	wallet := auth.New(auth.Options{})
+	tr := &Transport{Config: config, Wallet: wallet}
+	h.t.Cleanup(func() {
+		tr.Shutdown(context.Background())
+		wallet.Close()
+	})
+	return tr
+}
+
+// serve starts a server that knows the client's key, and has the client know its.
+func (h *home) serve(s *sshtest.Server) (addr netip.AddrPort, host transport.Host) {
+	h.t.Helper()
+	if s.Users == nil {
+		s.Users = map[string]sshtest.User{"": {Keys: []ssh.PublicKey{h.signer.PublicKey()}}}
+	}
+	addr, err := s.Start("127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { s.Close() })
+	h.know(sshtest.KnownHosts(s.HostKey(), fmt.Sprintf("[%v]:%d", addr.Addr(), addr.Port())))
+	return addr, transport.Host{Name: "h1", Addr: addr.Addr().String(), Port: addr.Port()}
+}
+
+func TestConformance(t *testing.T) {
+	for name, set := range map[string]func(*Transport){
+		"as it is": func(*Transport) {},
+		"wrapped":  func(tr *Transport) { tr.Shell = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			transporttest.Run(t, transporttest.Harness{
+				New: func(tb testing.TB) (transport.Transport, transport.Host) {
+					h := newHome(tb)
+					_, host := h.serve(&sshtest.Server{})
+					tr := h.transport()
+					set(tr)
+					return tr, host
+				},
+			})
+		})
+	}
+	t.Run("merged", func(t *testing.T) {
+		transporttest.Run(t, transporttest.Harness{
+			Merged: true,
+			New: func(tb testing.TB) (transport.Transport, transport.Host) {
+				h := newHome(tb)
+				_, host := h.serve(&sshtest.Server{})
+				tr := h.transport()
+				tr.Merge = true
+				return tr, host
+			},
+		})
+	})
+}
