@@ -1,0 +1,181 @@
+//go:build unix
+
+package sshtest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// wire is the TCP connection under the library, which it lets neither close nor wait as it likes: Close sends our end of file and
+// no more, so that finish can wait for the client's, and a frozen wire moves nothing.
+type wire struct {
+	*net.TCPConn
+	stop context.Context // the server's
+
+	frozen   atomic.Bool
+	holdOpen bool          // neverclose
+	over     chan struct{} // closed: the client has ended, or we have
+	ended    sync.Once     // of over
+	shut     sync.Once     // of our end
+
+	mu    sync.Mutex
+	first Side
+	end   error // how the client's side ended
+}
+
+func newWire(c *net.TCPConn, stop context.Context) *wire {
+	return &wire{TCPConn: c, stop: stop, over: make(chan struct{})}
+}
+
+// Read is TCPConn's for the library.
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.TCPConn.Read(p)
+	if err != nil {
+		w.saw(err)
+	}
+	if w.frozen.Load() {
+		<-w.over
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// saw takes note of the error of a read: the client's end, unless it is ours.
+func (w *wire) saw(err error) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	w.mu.Lock()
+	if w.end == nil {
+		w.end = err
+	}
+	if w.first == "" {
+		w.first = ClientSide
+	}
+	w.mu.Unlock()
+	if !w.frozen.Load() {
+		w.finished()
+	}
+}
+
+func (w *wire) finished() { w.ended.Do(func() { close(w.over) }) }
+
+// Write is TCPConn's for the library.
+func (w *wire) Write(p []byte) (int, error) {
+	if w.frozen.Load() {
+		<-w.over
+		return 0, net.ErrClosed
+	}
+	return w.TCPConn.Write(p)
+}
+
+// Close sends our end of file, writes down who was first, and has the library's read return.
+func (w *wire) Close() error {
+	w.shut.Do(func() {
+		defer w.finished()
+		defer w.SetReadDeadline(time.Unix(1, 0))
+		if w.holdOpen {
+			return
+		}
+		// The client's end of file may be there unread, or come in this very moment: ask before and after.
+		clientFirst := clientEnded(w.TCPConn)
+		w.CloseWrite()
+		clientFirst = clientFirst || answered(w.TCPConn)
+		w.mu.Lock()
+		switch {
+		case w.first != "":
+		case clientFirst:
+			w.first = ClientSide
+		default:
+			w.first = ServerSide
+		}
+		w.mu.Unlock()
+	})
+	return nil
+}
+
+// finish sees the connection to its end after Close: it waits for the client's end of file with a deadline, for a close with bytes
+// unread would be a reset, at which the client would lose what it has not yet read. When it returns, nothing is left.
+func (w *wire) finish(patience time.Duration) {
+	w.Close()
+	if w.holdOpen {
+		<-w.stop.Done()
+		w.abort()
+		return
+	}
+	w.SetReadDeadline(time.Now().Add(patience))
+	_, err := io.Copy(io.Discard, w.TCPConn)
+	if err == nil {
+		err = io.EOF
+	}
+	w.saw(err)
+	w.TCPConn.Close()
+}
+
+// abort resets the connection.
+func (w *wire) abort() {
+	w.shut.Do(func() {
+		w.mu.Lock()
+		if w.first == "" {
+			w.first = ServerSide
+		}
+		w.mu.Unlock()
+	})
+	w.SetLinger(0)
+	w.TCPConn.Close()
+	w.finished()
+}
+
+// freeze moves nothing any more, in either direction, until the client has closed or reset; then it resets.
+func (w *wire) freeze() {
+	w.frozen.Store(true)
+	w.SetReadDeadline(time.Unix(1, 0)) // the library's read returns, and stays in ours
+	w.waitGone()
+	w.abort()
+}
+
+// waitGone waits, without reading a byte, until the client has closed the connection (io.EOF) or reset it (ECONNRESET).
+func (w *wire) waitGone() {
+	raw, err := w.SyscallConn()
+	if err != nil {
+		return // we have closed it
+	}
+	end := io.EOF
+	for {
+		err = raw.Read(func(fd uintptr) bool { // not before the library's read has returned
+			p := []unix.PollFd{{Fd: int32(fd), Events: pollGone}}
+			if n, err := unix.Poll(p, 0); n <= 0 || err != nil {
+				return false // the poller calls again at the next event
+			}
+			if p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
+				if code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
+					end = os.NewSyscallError("poll", syscall.Errno(code))
+				}
+			}
+			return p[0].Revents&(pollGone|unix.POLLERR|unix.POLLHUP) != 0
+		})
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		w.SetReadDeadline(time.Time{})
+	}
+	if err == nil {
+		w.saw(end)
+	}
+}
+
+// say writes a line past the library.
+func (w *wire) say(line string) error {
+	_, err := io.WriteString(w.TCPConn, line+"\r\n")
+	return err
+}
