@@ -64,7 +64,7 @@ type Phase string
 // The phases in their order.
 const (
 	PhaseAccept  Phase = "accept"  // accepted, not a byte sent
-	PhaseVersion Phase = "version" // our version line is sent
+	PhaseVersion Phase = "version" // our version line is sent, the client's read
 	PhaseKex     Phase = "kex"     // the algorithms are agreed and the client's half of the exchange is read, ours not sent
 	PhaseAuth    Phase = "auth"    // keys are exchanged, the first authentication request is read, not answered
 	PhaseOpen    Phase = "open"    // the user is let in, the first channel (session or direct-tcpip) asked for, not answered

@@ -63,6 +63,7 @@ func (x *conn) run() error {
 	if x.b.at(PhaseAccept) {
 		return x.misbehave()
 	}
+	x.wire.SetReadDeadline(time.Now().Add(or(x.srv.Grace, 2*time.Minute)))
 	switch x.b.kind {
 	case refuse:
 		x.wire.abort()
@@ -86,9 +87,9 @@ func (x *conn) run() error {
 	}
 	if x.b.at(PhaseVersion) {
 		x.wire.say(serverVersion)
+		x.wire.Read(make([]byte, 4096))
 		return x.misbehave()
 	}
-	x.wire.SetReadDeadline(time.Now().Add(or(x.srv.Grace, 2*time.Minute)))
 	sc, channels, requests, err := ssh.NewServerConn(x.wire, x.config())
 	if err != nil {
 		return err
@@ -140,6 +141,7 @@ func (x *conn) letIn(sc *ssh.ServerConn) {
 func (x *conn) misbehave() error {
 	switch x.b.kind {
 	case stall:
+		x.srv.count(func(a *Account) { a.Stalled++ })
 		x.wire.freeze()
 	case reset:
 		x.wire.abort()

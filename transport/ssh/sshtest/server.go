@@ -126,6 +126,7 @@ type Account struct {
 	Sessions, SessionsNow          int // session channels opened
 	Forwards, ForwardsNow          int // direct-tcpip channels opened
 	Keepalives                     int // keepalive@openssh.com requests
+	Stalled                        int // connections that have reached the phase of stall
 	ServerFirst, ClientFirst, Lost int // connections that are over, by First; Lost: neither is known
 }
 

@@ -158,7 +158,7 @@ func (w *wire) waitGone() {
 				return false // the poller calls again at the next event
 			}
 			if p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
-				if code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
+				if code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 && code != int(unix.EPIPE) { // a reset behind its end of file
 					end = os.NewSyscallError("poll", syscall.Errno(code))
 				}
 			}
