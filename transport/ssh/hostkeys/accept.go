@@ -35,12 +35,13 @@ func (e *WriteError) Error() string {
 
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// Accept makes keys known: in memory, and in the first user file by one append, which leaves whole what other processes append to it
-// at the same moment. The file keeps its mode and its place behind a symbolic link; where there is none it is made with mode 0600, and its directory with
-// 0700. With hash each name is written as |1|salt|hash on a line of its own. What is known already is not written again.
+// Accept makes keys known: in memory, and in the first user file by one append, which leaves whole what other processes append
+// to it at the same moment. The file keeps its mode and its place behind a symbolic link; where there is none it is made with
+// mode 0600, and its directory with 0700. With hash each name is written as |1|salt|hash on a line of its own. What is known
+// already is not written again.
 //
-// All or nothing: when one of the keys is a change or revoked, or a name cannot be written, the error says which and nothing is accepted. Only with a
-// *WriteError the keys do hold for this run.
+// All or nothing: when one of the keys is a change or revoked, or a name cannot be written, the error says which and nothing is
+// accepted. Only with a *WriteError the keys do hold for this run.
 func (db *DB) Accept(entries []Entry, hash bool) error {
 	var text bytes.Buffer
 	var accepted []string
@@ -114,8 +115,9 @@ func newHashed(name string) *hashedName {
 	return h
 }
 
-// appendTo adds lines to a file, which it makes if need be, and says how many lines were there before. A rename in place of the append would lose what
-// ssh(1), which takes no lock, appends in between, would undo a symbolic link and would replace /dev/null.
+// appendTo adds lines to a file, which it makes if need be, and says how many lines were there before. A rename in place of the
+// append would lose what ssh(1), which takes no lock, appends in between, would undo a symbolic link and would replace
+// /dev/null.
 func appendTo(file string, text []byte) (before int, err error) {
 	const how = os.O_RDWR | os.O_APPEND | os.O_CREATE
 	f, err := os.OpenFile(file, how, 0o600)

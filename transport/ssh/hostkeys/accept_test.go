@@ -191,7 +191,8 @@ func TestAcceptInMemory(t *testing.T) {
 	}
 }
 
-// Processes that append at the same moment lose nothing of each other's. A DB for each stands for a process: they share the file alone.
+// Processes that append at the same moment lose nothing of each other's. A DB for each stands for a process: they share the
+// file alone.
 func TestAcceptBesideOthers(t *testing.T) {
 	file := write(t, fill("first {A}", ""))
 	const writers, each = 8, 25

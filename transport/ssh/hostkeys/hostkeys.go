@@ -1,4 +1,5 @@
-// Package hostkeys says who the hosts are: the known_hosts files of sshd(8), read once, indexed, asked many times, added to at the end.
+// Package hostkeys says who the hosts are: the known_hosts files of sshd(8), read once, indexed, asked many times, added to at
+// the end.
 //
 //	known_hosts files ── Open ──► DB ◄── Accept ── the keys that the user has agreed to
 //	                              │                 └──► memory, and one append to the first user file
@@ -7,10 +8,10 @@
 //	                              ▼
 //	         Check(name, key) ──► nil | *UnknownError | *ChangedError | *RevokedError
 //
-// The answers are OpenSSH's, with the few differences that Check names. What differs is the cost: ssh reads the files anew for each host,
-// and a hashed line (|1|salt|hash) takes an HMAC to compare with a name. Here the lines are found by the key that the host has
-// shown: a host that is known costs one HMAC, whatever the size of the file. All hashed lines are tried for a name only when no line with its key
-// is the name's, once, and what was found is remembered.
+// The answers are OpenSSH's, with the few differences that Check names. What differs is the cost: ssh reads the files anew for
+// each host, and a hashed line (|1|salt|hash) takes an HMAC to compare with a name. Here the lines are found by the key that
+// the host has shown: a host that is known costs one HMAC, whatever the size of the file, unless hosts share a key. All hashed
+// lines are tried for a name only when no line with its key is the name's, once, and what was found is remembered.
 //
 //	byName    name ─► lines                  plain names
 //	patterns  lines with * ? or !            tried one by one
@@ -47,7 +48,7 @@ type DB struct {
 	byName   map[string][]int32 // lower case → indexes into lines, rising
 	patterns []int32            // lines whose names hold * ? or !
 	hashed   []hashedName
-	marked   []int32  // indexes into hashed: the few with a marker, which no key type is known by
+	marked   []int32  // indexes into hashed: the lines with a marker, of which there are few
 	types    []*group // the other hashed lines by key type, the most frequent first
 	skipped  []error
 
@@ -80,22 +81,29 @@ type knownKey struct {
 	lines *group // hashed lines without a marker; nil: none
 }
 
-// Open reads the known_hosts files, the user's before the global ones. A file that does not exist is empty; a line that cannot be used is
-// skipped and listed by Skipped. The first user file is the one that Accept adds to.
+// Open reads the known_hosts files, the user's before the global ones. A file that does not exist is empty; a line that cannot
+// be used is skipped and listed by Skipped. The first user file is the one that Accept adds to.
 func Open(user, global []string) (*DB, error) {
-	db := &DB{byBlob: map[string]int32{}, byName: map[string][]int32{}, asked: map[string]*hashes{}}
+	files := slices.Concat(user, global)
+	texts := make([]string, len(files))
+	lines := 0
+	for i, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("the known host keys cannot be read: %w; mend the file or name another with UserKnownHostsFile or GlobalKnownHostsFile", err)
+		}
+		texts[i] = string(text)
+		lines += strings.Count(texts[i], "\n") + 1
+	}
+	db := &DB{
+		lines: make([]line, 0, lines), keys: make([]knownKey, 0, lines), byBlob: make(map[string]int32, lines),
+		byName: map[string][]int32{}, asked: map[string]*hashes{},
+	}
 	if len(user) > 0 {
 		db.user = user[0]
 	}
-	for _, file := range slices.Concat(user, global) {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("the known host keys cannot be read: %w; mend the file or name another with UserKnownHostsFile or GlobalKnownHostsFile", err)
-		}
-		db.read(file, string(text))
+	for i, file := range files {
+		db.read(file, texts[i])
 	}
 	db.sortTypes()
 	return db, nil
@@ -122,20 +130,21 @@ func (db *DB) Known(name string) bool {
 	return slices.ContainsFunc(h.withMarker(db), func(i int32) bool { return db.lines[i].marker == authority })
 }
 
-// certAlgorithms are those of host certificates, in OpenSSH's order. A @cert-authority line does not tell which of them a host has.
+// certAlgorithms are those of host certificates, in OpenSSH's order. A @cert-authority line does not tell which of them a host
+// has.
 var certAlgorithms = []string{
 	ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
 	ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
 }
 
-// Algorithms are the host key algorithms to offer first to the host of this name, so that it shows a key that can be checked: those of
-// certificates if a @cert-authority line holds for it, then those of its known keys in the order of the lines, RSA as rsa-sha2-512 and rsa-sha2-256.
-// Nil: nothing is known. The caller leaves out what it does not allow (ssh-dss) and appends the rest of what it does: a host may have got
-// a new kind of key, and Check must see it.
+// Algorithms are the host key algorithms to offer first to the host of this name, so that it shows a key that can be checked:
+// those of certificates if a @cert-authority line holds for it, then those of its known keys in the order of the lines, RSA as
+// rsa-sha2-512 and rsa-sha2-256. Nil: nothing is known. The caller leaves out what it does not allow (ssh-dss) and appends the
+// rest of what it does: a host may have got a new kind of key, and Check must see it.
 //
-// With hashed names the answer may be one known type instead of all, or the one type that every hashed line has, known or not: to know
-// better would take an HMAC for each line. After a *ChangedError the answer is complete. If it then is another than the one that was
-// offered, the host may have a known key of that kind: another handshake tells.
+// With hashed names the answer may be one known type instead of all, or the one type that every hashed line has, known or not:
+// to know better would take an HMAC for each line. After a *ChangedError the answer is complete. If it then is another than the
+// one that was offered, the host may have a known key of that kind: another handshake tells.
 func (db *DB) Algorithms(name string) []string {
 	db.mu.RLock()
 	defer db.mu.RUnlock()
@@ -189,21 +198,24 @@ func (db *DB) algorithms(name string) []string {
 	return algorithms
 }
 
-// Check says whether key is the one of the host of this name (see Name; a HostKeyAlias is passed as the name): nil, an *UnknownError, a
-// *ChangedError or a *RevokedError. addr is for the errors alone, may be nil, and is not looked up: as in OpenSSH without CheckHostIP.
+// Check says whether key is the one of the host of this name (see Name; a HostKeyAlias is passed as the name): nil, an
+// *UnknownError, a *ChangedError or a *RevokedError. addr is for the errors alone, may be nil, and is not looked up: as in
+// OpenSSH without CheckHostIP.
 //
 // As OpenSSH does it:
-//   - The lines of all files count alike. @revoked is stronger than all others, for the host's key and for the one that signed its certificate, but
-//     only for the names on its line.
-//   - A key that no line has for the name is a change if there is another key for it, of whatever type; only without any it is unknown.
+//   - The lines of all files count alike. @revoked is stronger than all others, for the host's key and for the one that signed
+//     its certificate, but only for the names on its line.
+//   - A key that no line has for the name is a change if there is another key for it, of whatever type; only without any it is
+//     unknown.
 //   - Where nothing is known for "[host]:port", a line for the bare host will do.
-//   - A certificate holds if a @cert-authority line for the name has its signer, and principals, validity and signature are right and it has no
-//     critical options. One that does not hold is nothing: the key in it is checked as if it had come alone, and so is the plain key of a host that a
-//     @cert-authority line names.
+//   - A certificate holds if a @cert-authority line for the name has its signer, and principals, validity and signature are
+//     right and it has no critical options. One that does not hold is nothing: the key in it is checked as if it had come
+//     alone, and so is the plain key of a host that a @cert-authority line names.
 //
-// Where OpenSSH's versions differ, as the newest (10.3): principals may hold * and ?, and a certificate without any holds for no name.
-// Stricter than OpenSSH: a revocation of the bare host's key holds for "[host]:port" too. A signature of a certificate with SHA-1 (ssh-rsa) or DSA never
-// counts, as with CASignatureAlgorithms unset; for a shorter list of the user's, check the certificate's Key instead of the certificate.
+// Where OpenSSH's versions differ, as the newest (10.3): principals may hold * and ?, and a certificate without any holds for
+// no name. Stricter than OpenSSH: a revocation of the bare host's key holds for "[host]:port" too. A signature of a certificate
+// with SHA-1 (ssh-rsa) or DSA never counts, as with CASignatureAlgorithms unset; for a shorter list of the user's, check the
+// certificate's Key instead of the certificate.
 func (db *DB) Check(name string, addr net.Addr, key ssh.PublicKey) error {
 	db.mu.RLock()
 	defer db.mu.RUnlock()

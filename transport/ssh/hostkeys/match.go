@@ -21,20 +21,23 @@ func field(s string) (word, rest string) {
 
 // lower is tolower(3) of the C locale, which is how the programs that write these files do it.
 func lower(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return 'A' <= r && r <= 'Z' }) {
-		return s
-	}
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] += 'a' - 'A'
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			b := []byte(s)
+			for j, c := range b {
+				if 'A' <= c && c <= 'Z' {
+					b[j] += 'a' - 'A'
+				}
+			}
+			return string(b)
 		}
 	}
-	return string(b)
+	return s
 }
 
-// matchList says whether a comma list of patterns holds for a name: one matches and none of those with a ! in front does (sshd(8),
-// "SSH_KNOWN_HOSTS FILE FORMAT"). Patterns see the whole name: *.org matches "a.org" and not "[a.org]:2222". Both in lower case.
+// matchList says whether a comma list of patterns holds for a name: one matches and none of those with a ! in front does
+// (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"). Patterns see the whole name: *.org matches "a.org" and not "[a.org]:2222". Both in
+// lower case.
 func matchList(patterns, name string) bool {
 	found := false
 	for pattern := range strings.SplitSeq(patterns, ",") {
@@ -96,8 +99,8 @@ func (h *hashedName) String() string {
 	return "|1|" + base64.StdEncoding.EncodeToString(h.salt[:]) + "|" + base64.StdEncoding.EncodeToString(h.hash[:])
 }
 
-// A probe compares one name with many hashes. It is HMAC (RFC 2104) with both blocks in place, of which only the salt changes from line to
-// line: a third of the time that crypto/hmac takes, and no allocation.
+// A probe compares one name with many hashes. It is HMAC (RFC 2104) with both blocks in place, of which only the salt changes
+// from line to line: a third of the time that crypto/hmac takes, and no allocation.
 type probe struct {
 	inner []byte
 	outer [sha1.BlockSize + sha1.Size]byte
@@ -155,8 +158,8 @@ func (db *DB) hashesOf(name string) *hashes {
 	return h
 }
 
-// find looks for a line of the name in g. It begins where the last one was found and goes outward: hosts are mostly asked for in an order
-// like that of the file, so that a few steps do where half of the lines would be tried otherwise.
+// find looks for a line of the name in g. It begins where the last one was found and goes outward: hosts are mostly asked for
+// in an order like that of the file, so that a few steps do where half of the lines would be tried otherwise.
 func (h *hashes) find(db *DB, g *group) (int32, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
