@@ -84,7 +84,7 @@ func (db *DB) Accept(entries []Entry, hash bool) error {
 	var lines int
 	var err error
 	if db.user != "" {
-		if lines, err = appendTo(db.user, text.Bytes()); err != nil {
+		if lines, err = db.counted.appendTo(db.user, text.Bytes()); err != nil {
 			err = &WriteError{File: db.user, Err: err}
 		}
 	}
@@ -115,10 +115,16 @@ func newHashed(name string) *hashedName {
 	return h
 }
 
+// counted is how far the lines of a file have been counted: a run may accept keys host by host.
+type counted struct {
+	bytes int64 // to the end of a line
+	lines int
+}
+
 // appendTo adds lines to a file, which it makes if need be, and says how many lines were there before. A rename in place of the
 // append would lose what ssh(1), which takes no lock, appends in between, would undo a symbolic link and would replace
 // /dev/null.
-func appendTo(file string, text []byte) (before int, err error) {
+func (c *counted) appendTo(file string, text []byte) (before int, err error) {
 	const how = os.O_RDWR | os.O_APPEND | os.O_CREATE
 	f, err := os.OpenFile(file, how, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,12 +136,22 @@ func appendTo(file string, text []byte) (before int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	there, err := io.ReadAll(f)
+	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, err
 	}
-	before = bytes.Count(there, []byte("\n"))
-	if len(there) > 0 && there[len(there)-1] != '\n' { // or the first line would be the end of the last one
+	if size < c.bytes { // made anew by somebody
+		*c = counted{}
+	}
+	rest, err := io.ReadAll(io.NewSectionReader(f, c.bytes, size-c.bytes))
+	if err != nil {
+		return 0, err
+	}
+	whole := bytes.LastIndexByte(rest, '\n') + 1
+	c.lines += bytes.Count(rest[:whole], []byte("\n"))
+	c.bytes += int64(whole)
+	before = c.lines
+	if whole < len(rest) { // or our first line would be the end of that one
 		before++
 		text = append([]byte("\n"), text...)
 	}

@@ -95,6 +95,38 @@ func TestAcceptHashed(t *testing.T) {
 	}
 }
 
+// Each line is known by its number, also behind what others have added, and in a file that others have made anew.
+func TestAcceptNumbersLines(t *testing.T) {
+	file := write(t, fill("a {A}\n\n# b\nc {A}", ""))
+	db := open(t, file)
+	others := ""
+	for _, c := range []struct {
+		what   string
+		others func()
+		name   string
+		want   string
+	}{
+		{"after a line without an end", func() {}, "n1", "changed 5"},
+		{"the next", func() {}, "n2", "changed 6"},
+		{"after another's", func() { others = read(t, file) + fill("o {A}\np {A}\n", "") }, "n3", "changed 9"},
+		{"after another's without an end", func() { others = read(t, file) + "q" }, "n4", "changed 11"},
+		{"in a shorter file", func() { others = "# new\n" }, "n5", "changed 2"},
+		{"in an empty file", func() { others = "" }, "n6", "changed 1"},
+	} {
+		others = read(t, file)
+		c.others()
+		if err := os.WriteFile(file, []byte(others), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		accept(t, db, false, Entry{[]string{c.name}, keyNamed("B")})
+		for _, db := range []*DB{db, open(t, file)} {
+			if got := verdict(db.Check(c.name, nil, keyNamed("E"))); got != c.want {
+				t.Errorf("%s: got %q, want %q", c.what, got, c.want)
+			}
+		}
+	}
+}
+
 // What must not be accepted is not, and neither is what stands beside it.
 func TestAcceptRefuses(t *testing.T) {
 	const text = "h {A}\n@revoked * {C}\n"

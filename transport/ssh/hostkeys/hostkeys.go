@@ -42,6 +42,7 @@ type DB struct {
 	user string // the file that Accept adds to; empty: none
 
 	mu       sync.RWMutex // held for writing by Accept alone
+	counted  counted      // of the user file
 	lines    []line
 	keys     []knownKey
 	byBlob   map[string]int32   // wire form of a key → index into keys
