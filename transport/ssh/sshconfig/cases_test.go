@@ -1,7 +1,7 @@
 package sshconfig
 
-// cases are configurations and what comes of them, in the words of ssh -G.
-var cases = []struct {
+// A testCase is a configuration and what comes of it, in the words of ssh -G.
+type testCase struct {
 	name    string
 	target  Target // the host h unless it says otherwise
 	options []string
@@ -11,7 +11,9 @@ var cases = []struct {
 
 	newer bool // ssh 9.2 does not know this
 	later bool // an error that ssh reports only when it connects, behind -G
-}{
+}
+
+var cases = []testCase{
 	{name: "nothing", want: `
 		hostname h
 		user $USER

@@ -59,7 +59,7 @@ func (e *evaluation) file(f *file) error {
 
 // line takes in a line that holds.
 func (e *evaluation) line(d *directive) error {
-	if d.word == nil {
+	if d.word == nil { // ssh looks at these in blocks that do not hold, too, and would refuse hosts that are none of theirs
 		if list := e.values[slotIgnoreUnknown]; list == nil || !ignores(list.args[0], d.name) {
 			return d.unknown()
 		}

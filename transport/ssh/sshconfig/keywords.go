@@ -75,7 +75,7 @@ const (
 	slots
 )
 
-var flag = oneOf("yes", "no", "true=yes", "false=no")
+var yesNo = oneOf("yes", "no", "true=yes", "false=no")
 
 // keywords are all of them, by their names in lower case.
 var keywords = func() map[string]*keyword {
@@ -86,7 +86,7 @@ var keywords = func() map[string]*keyword {
 		{"Include", slotInclude, noneEmpty},
 
 		{"AddressFamily", slotAddressFamily, oneOf("any", "inet", "inet6")},
-		{"BatchMode", slotBatchMode, flag},
+		{"BatchMode", slotBatchMode, yesNo},
 		{"BindAddress", slotBindAddress, word},
 		{"BindInterface", slotBindInterface, word},
 		{"CanonicalizeHostname", slotCanonicalize, oneOf("yes", "no", "always", "true=yes", "false=no")},
@@ -97,20 +97,20 @@ var keywords = func() map[string]*keyword {
 		{"ConnectTimeout", slotConnectTimeout, seconds},
 		{"ForwardAgent", slotForwardAgent, forwardAgent},
 		{"GlobalKnownHostsFile", slotGlobalKnownHostsFile, names},
-		{"HashKnownHosts", slotHashKnownHosts, flag},
+		{"HashKnownHosts", slotHashKnownHosts, yesNo},
 		{"HostKeyAlgorithms", slotHostKeyAlgorithms, word},
 		{"HostKeyAlias", slotHostKeyAlias, word},
 		{"HostName", slotHostName, word},
-		{"IdentitiesOnly", slotIdentitiesOnly, flag},
+		{"IdentitiesOnly", slotIdentitiesOnly, yesNo},
 		{"IdentityAgent", slotIdentityAgent, socket},
 		{"IdentityFile", slotIdentityFile, word},
 		{"IgnoreUnknown", slotIgnoreUnknown, word},
-		{"KbdInteractiveAuthentication", slotKbdInteractiveAuthentication, flag},
+		{"KbdInteractiveAuthentication", slotKbdInteractiveAuthentication, yesNo},
 		{"KexAlgorithms", slotKexAlgorithms, word},
 		{"LogLevel", slotLogLevel, oneOf("QUIET", "FATAL", "ERROR", "INFO", "VERBOSE", "DEBUG", "DEBUG1=DEBUG", "DEBUG2", "DEBUG3")},
 		{"MACs", slotMACs, word},
 		{"NumberOfPasswordPrompts", slotNumberOfPasswordPrompts, count},
-		{"PasswordAuthentication", slotPasswordAuthentication, flag},
+		{"PasswordAuthentication", slotPasswordAuthentication, yesNo},
 		{"Port", slotPort, port},
 		{"PreferredAuthentications", slotPreferredAuthentications, word},
 		{"ProxyCommand", slotProxy, command},
@@ -124,7 +124,7 @@ var keywords = func() map[string]*keyword {
 		{"SetEnv", slotSetEnv, assignments},
 		{"StrictHostKeyChecking", slotStrictHostKeyChecking, oneOf("yes", "no", "ask", "accept-new", "true=yes", "false=no", "off=no")},
 		{"Tag", slotTag, word},
-		{"TCPKeepAlive", slotTCPKeepAlive, flag},
+		{"TCPKeepAlive", slotTCPKeepAlive, yesNo},
 		{"User", slotUser, word},
 		{"UserKnownHostsFile", slotUserKnownHostsFile, names},
 
@@ -372,7 +372,7 @@ func isVariable(s string) bool {
 }
 
 func forwardAgent(d *directive) error {
-	if flag(d) == nil {
+	if yesNo(d) == nil {
 		return nil
 	}
 	return socket(d)

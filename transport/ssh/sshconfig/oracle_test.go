@@ -1,6 +1,7 @@
 package sshconfig
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -15,77 +16,132 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOracle holds every case of the table against what it expects, and against what "ssh -G" says of the same configuration:
-// all keywords that both have, not only those that the case is about.
-func TestOracle(t *testing.T) {
-	ssh, err := exec.LookPath("ssh")
-	if err != nil {
-		ssh = ""
-	}
-	me, err := user.Current()
-	if err != nil {
+// where is what tokens stand for here. ssh has its home directory from the user database alone, so it is that for us too.
+type where struct {
+	me    *user.User
+	local string
+	ssh   string // the program; empty: there is none
+}
+
+func here(t *testing.T) where {
+	t.Helper()
+	w := where{}
+	var err error
+	if w.me, err = user.Current(); err != nil {
 		t.Skipf("this user needs a line in /etc/passwd, for ssh has the home directory from there: %v", err)
 	}
-	local, err := os.Hostname()
-	if err != nil {
+	if w.local, err = os.Hostname(); err != nil {
 		t.Fatal(err)
 	}
+	if w.ssh, err = exec.LookPath("ssh"); err != nil {
+		w.ssh = ""
+	}
+	t.Setenv("SHELL", "/bin/sh")
+	t.Setenv("SSH_AUTH_SOCK", "/agent")
+	t.Setenv("SSHCONFIG_TEST", "value")
+	os.Unsetenv("SSHCONFIG_UNSET")
+	return w
+}
+
+// TestCases holds every case of the table against what it expects.
+func TestCases(t *testing.T) {
+	w := here(t)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			t.Setenv("SHELL", "/bin/sh")
-			t.Setenv("SSH_AUTH_SOCK", "/agent")
-			t.Setenv("SSHCONFIG_TEST", "value")
-			os.Unsetenv("SSHCONFIG_UNSET")
 			dir := t.TempDir()
-			fill := strings.NewReplacer("$DIR", dir, "$HOME", me.HomeDir, "$USER", me.Username, "$LOCAL", local,
-				"$SHORT", strings.SplitN(local, ".", 2)[0], "$UID", strconv.Itoa(os.Getuid())).Replace
-			for name, text := range c.files {
-				write(t, filepath.Join(dir, name), fill(text))
-			}
-			config := filepath.Join(dir, "config")
-			write(t, config, fill(c.config))
-			target := c.target
-			if target.Host == "" {
-				target.Host = "h"
-			}
-
-			s, err := settings(t, Sources{File: config, Options: c.options}, target)
-			says := dump(s)
+			fill := w.fill(dir)
+			sources := c.make(t, dir, fill)
+			s, err := settings(t, sources, c.target)
 			if text, ok := strings.CutPrefix(c.want, "error: "); ok {
 				if err == nil || !strings.Contains(err.Error(), fill(text)) {
 					t.Errorf("error %v, want one with %q", err, fill(text))
 				}
 			} else if err != nil {
-				t.Fatal(err)
+				t.Error(err)
 			} else {
-				compare(t, says, parseDump(fill(c.want)), "the expectation")
-			}
-
-			if ssh == "" {
-				t.Log("without ssh -G, for which OpenSSH's client is needed: apt-get install openssh-client")
-				return
-			}
-			if c.newer {
-				return // than the ssh that may be here
-			}
-			args := []string{"-F", config, "-G"}
-			if target.User != "" { // before the options: to ssh the first one counts
-				args = append(args, "-l", target.User)
-			}
-			if target.Port != 0 {
-				args = append(args, "-p", strconv.Itoa(int(target.Port)))
-			}
-			for _, option := range c.options {
-				args = append(args, "-o", option)
-			}
-			out, sshErr := exec.Command(ssh, append(args, "--", target.Host)...).Output()
-			if failed := err != nil && !c.later; failed != (sshErr != nil) {
-				t.Fatalf("error %v, but ssh -G says %v", err, sshErr)
-			}
-			if err == nil {
-				compare(t, says, oracle(string(out), s, me, local), "ssh -G")
+				compare(t, dump(s), parseDump(fill(c.want)), "the expectation")
 			}
 		})
+	}
+}
+
+// TestOracle holds every case of the table against what "ssh -G" says: all keywords that both have, not only those that it is about.
+func TestOracle(t *testing.T) {
+	w := here(t)
+	if w.ssh == "" {
+		t.Skip("this compares with ssh -G: apt-get install openssh-client")
+	}
+	for _, c := range cases {
+		if c.newer {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			sources := c.make(t, dir, w.fill(dir))
+			w.compare(t, sources, c.target, c.later)
+		})
+	}
+}
+
+// TestOracleRandom does the same with configurations that nobody has thought of.
+func TestOracleRandom(t *testing.T) {
+	w := here(t)
+	if w.ssh == "" {
+		t.Skip("this compares with ssh -G: apt-get install openssh-client")
+	}
+	for number := range uint64(*randomCases) {
+		config := random(number)
+		name := filepath.Join(t.TempDir(), "config")
+		write(t, name, config)
+		if !t.Run(strconv.FormatUint(number, 10), func(t *testing.T) { w.compare(t, Sources{File: name}, Target{Host: "h"}, false) }) {
+			t.Logf("of the configuration\n%s", config)
+		}
+	}
+}
+
+var randomCases = flag.Int("random", 60, "how many random configurations to compare with ssh -G")
+
+// fill puts in what stands for directories and names in a case.
+func (w where) fill(dir string) func(string) string {
+	short, _, _ := strings.Cut(w.local, ".")
+	return strings.NewReplacer("$DIR", dir, "$HOME", w.me.HomeDir, "$USER", w.me.Username, "$LOCAL", w.local, "$SHORT", short, "$UID", w.me.Uid).Replace
+}
+
+// make writes a case's files.
+func (c *testCase) make(t *testing.T, dir string, fill func(string) string) Sources {
+	t.Helper()
+	for name, text := range c.files {
+		write(t, filepath.Join(dir, name), fill(text))
+	}
+	s := Sources{File: filepath.Join(dir, "config"), Options: c.options}
+	write(t, s.File, fill(c.config))
+	if c.target.Host == "" {
+		c.target.Host = "h"
+	}
+	return s
+}
+
+// compare holds what we say of a target against what ssh says. With later set, ssh may say nothing of an error of ours.
+func (w where) compare(t *testing.T, sources Sources, target Target, later bool) {
+	t.Helper()
+	args := []string{"-F", sources.File, "-G"}
+	if target.User != "" { // before the options: to ssh the first one counts
+		args = append(args, "-l", target.User)
+	}
+	if target.Port != 0 {
+		args = append(args, "-p", strconv.Itoa(int(target.Port)))
+	}
+	for _, option := range sources.Options {
+		args = append(args, "-o", option)
+	}
+	out, sshErr := exec.Command(w.ssh, append(args, "--", target.Host)...).Output()
+	s, err := settings(t, sources, target)
+	switch {
+	case err != nil && later:
+	case (err != nil) != (sshErr != nil):
+		t.Errorf("error %v, but ssh -G says %v", err, sshErr)
+	case err == nil:
+		compare(t, dump(s), w.parse(string(out), s), "ssh -G")
 	}
 }
 
@@ -175,7 +231,7 @@ func dump(s *Settings) map[string][]string {
 		"pubkeyauthentication": yes(s.PubkeyAuthentication), "passwordauthentication": yes(s.PasswordAuthentication),
 		"kbdinteractiveauthentication": yes(s.KbdInteractiveAuthentication),
 		"preferredauthentications":     one(s.PreferredAuthentications), "numberofpasswordprompts": one(s.NumberOfPasswordPrompts),
-		"batchmode": yes(s.BatchMode), "setenv": s.SetEnv, "sendenv": s.SendEnv, "forwardagent": one(s.ForwardAgent),
+		"batchmode": yes(s.BatchMode), "setenv": s.SetEnv, "sendenv": slices.Sorted(slices.Values(s.SendEnv)), "forwardagent": one(s.ForwardAgent),
 		"requesttty": one(s.RequestTTY), "loglevel": one(s.LogLevel),
 		"kexalgorithms": one(s.KexAlgorithms), "ciphers": one(s.Ciphers), "macs": one(s.MACs),
 		"hostkeyalgorithms": one(s.HostKeyAlgorithms), "pubkeyacceptedalgorithms": one(s.PubkeyAcceptedAlgorithms),
@@ -185,18 +241,18 @@ func dump(s *Settings) map[string][]string {
 	return values
 }
 
-// oracle is the output of ssh -G in the form of dump. Some of it ssh writes before it expands it, some after.
-func oracle(out string, s *Settings, me *user.User, local string) map[string][]string {
+// parse is the output of ssh -G in the form of dump. Some of it ssh writes before it expands it, some after.
+func (w where) parse(out string, s *Settings) map[string][]string {
 	alias := s.HostKeyAlias
 	if alias == "" {
 		alias = s.OriginalHost
 	}
-	tokens := strings.NewReplacer("%%", "%", "%d", me.HomeDir, "%h", s.HostName, "%i", me.Uid, "%k", alias, "%l", local,
-		"%L", strings.SplitN(local, ".", 2)[0], "%n", s.OriginalHost, "%p", strconv.Itoa(int(s.Port)), "%r", s.User, "%u", me.Username)
+	tokens := strings.NewReplacer("%%", "%", "%d", w.me.HomeDir, "%h", s.HostName, "%i", w.me.Uid, "%k", alias, "%l", w.local,
+		"%L", strings.SplitN(w.local, ".", 2)[0], "%n", s.OriginalHost, "%p", strconv.Itoa(int(s.Port)), "%r", s.User, "%u", w.me.Username)
 	path := func(raw string) string {
 		raw = strings.ReplaceAll(raw, "${SSHCONFIG_TEST}", os.Getenv("SSHCONFIG_TEST"))
 		if rest, ok := strings.CutPrefix(raw, "~"); ok {
-			raw = me.HomeDir + rest
+			raw = w.me.HomeDir + rest
 		}
 		return tokens.Replace(raw)
 	}
@@ -246,7 +302,7 @@ func oracle(out string, s *Settings, me *user.User, local string) map[string][]s
 			case "SSH_AUTH_SOCK", "$SSH_AUTH_SOCK":
 				of[0] = "/agent"
 			}
-		case "sendenv": // twice after a second pass
+		case "sendenv": // twice after a second pass, and in another order
 			slices.Sort(of)
 			of = slices.Compact(of)
 		}
