@@ -40,17 +40,24 @@ func (c *closing) reset() {
 }
 
 // hangUp ends a connection politely and in the background: the server is told, and closes first. If it does not within closeTimeout,
-// or there is no time any more, the connection is reset.
+// or there is no time any more, the connection is reset. Whoever waits for something from the connection is released at once.
 func (t *Transport) hangUp(c *client) {
 	t.closing.Go(func() {
-		ctx, cancel := context.WithTimeout(t.closing.context(), closeTimeout)
+		deadline := time.Now().Add(closeTimeout)
+		ctx, cancel := context.WithDeadline(t.closing.context(), deadline)
 		defer cancel()
-		stop := context.AfterFunc(ctx, func() { c.wire.Close() })
+		stop := context.AfterFunc(ctx, func() { c.wire.close() })
 		defer stop()
-		if disconnect(c.conn) != nil {
-			c.wire.Close()
+		switch {
+		case disconnect(c.conn) != nil:
+			c.wire.close()
+			<-c.gone
+		case c.wire.takeBack():
+			<-c.gone
+			c.wire.awaitEnd(deadline)
+		default:
+			<-c.gone
 		}
-		<-c.gone
 		if c.wire.reset.Load() {
 			t.stats.reset.Add(1)
 		} else {

@@ -107,7 +107,7 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 				t.stats.retries.Add(1)
 				continue
 			}
-			dropped.tries = try + 1
+			dropped.tries, phase = try+1, transport.PhaseVersion
 		}
 		via.leave()
 		return phase, err
@@ -289,7 +289,10 @@ func unreachable(err error, addr netip.AddrPort) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		err = op.Err
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	switch {
+	case isReset(err):
+		return &droppedError{err: err} // before connect(2) had returned
+	case errors.Is(err, syscall.ECONNREFUSED):
 		return &wrapped{fmt.Sprintf("nobody listens on %v", addr), err}
 	}
 	return fmt.Errorf("%v: %w", addr, err)

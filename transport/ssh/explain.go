@@ -53,6 +53,9 @@ func explain(err error, w *wire, attempt *auth.Attempt) error {
 	case inVersion:
 		return notSSH(err, w.greet)
 	case inKeyExchange:
+		if strings.Contains(err.Error(), "signature did not verify") {
+			return &hostKeyError{errors.New("the server does not prove that it has the host key that it shows: someone may be in between")}
+		}
 		return &wrapped{fmt.Sprintf("the key exchange failed: %s", bare(err)), transport.ErrProtocol}
 	}
 	return &authError{failed}
@@ -68,7 +71,7 @@ func (e *authError) Unwrap() []error { return []error{transport.ErrAuth, e.err} 
 func notSSH(err error, greet []byte) error {
 	text := strings.TrimSpace(string(bytes.ToValidUTF8(greet, []byte("?"))))
 	switch {
-	case text == "" && isGone(err):
+	case text == "" && isGone(err), text == "Exceeded MaxStartups", text == "Not allowed at this time":
 		return &droppedError{err: err}
 	case text == "":
 		return fmt.Errorf("no version line came: %s", bare(err))

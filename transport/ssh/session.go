@@ -79,7 +79,7 @@ func channelError(err error) error {
 	if refusal := (*ssh.OpenChannelError)(nil); errors.As(err, &refusal) {
 		return &wrapped{fmt.Sprintf("the server opens no session (MaxSessions, or an account for forwarding alone?): %s", refusal.Message), transport.ErrProtocol}
 	}
-	return fmt.Errorf("the connection broke before the command was sent: %s", bare(err))
+	return errors.New("the server broke the connection off before the command was sent")
 }
 
 // line is what is sent to be run: the command as it is, or what runs it below the wrapper.
@@ -151,7 +151,7 @@ func (s *session) ask(line string) error {
 
 func requestError(what string, err error) error {
 	if err != nil {
-		return fmt.Errorf("the connection broke before the command had started: %s", bare(err))
+		return errors.New("the server broke the connection off before the command had started")
 	}
 	return &wrapped{"the server " + what, transport.ErrProtocol}
 }
@@ -345,6 +345,7 @@ func (s *session) exited(status transport.Status) {
 	defer s.mu.Unlock()
 	if !s.exit.Known {
 		s.exit = status
+		s.moved = s.stdout.carried.Load() + s.stderr.carried.Load()
 		s.drainer = time.AfterFunc(drain, s.drain)
 	}
 }
@@ -400,7 +401,7 @@ func (s *session) finish() (transport.Status, error) {
 	s.hangUp()
 
 	status := s.exit
-	status.Started, status.Ended = true, !byUs
+	status.Started, status.Ended = true, s.exit.Known && !byUs
 	status.Background = s.exit.Known && s.drained
 	if s.wrap != nil {
 		s.unwrap(&status)

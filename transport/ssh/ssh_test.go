@@ -98,7 +98,7 @@ func (h *home) serve(s *sshtest.Server) (addr netip.AddrPort, host transport.Hos
 	if s.Users == nil {
 		s.Users = map[string]sshtest.User{"": {Keys: []ssh.PublicKey{h.signer.PublicKey()}}}
 	}
-	addr, err := s.Start("127.0.0.1:0")
+	addr, err := s.Start("127.0.0.2:0") // not the address that its clients have: their sockets are told by it
 	if err != nil {
 		h.t.Fatal(err)
 	}

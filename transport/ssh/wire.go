@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"multirsh/transport"
 )
@@ -19,7 +20,8 @@ type wire struct {
 
 	phase  atomic.Int32 // index into phases
 	ended  atomic.Bool  // the server's end of file was read: it has closed first
-	reset  atomic.Bool  // Close came before that
+	reset  atomic.Bool  // it was closed before that
+	taken  atomic.Bool  // from the library, by takeBack
 	greet  []byte       // what came before the version line; at most maxGreeting
 	closed sync.Once
 	err    error // of Close
@@ -45,6 +47,9 @@ func newWire(conn net.Conn) *wire {
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	if w.taken.Load() {
+		return 0, net.ErrClosed
+	}
 	if n > 0 && w.phase.Load() == inVersion {
 		w.listen(p[:n])
 	}
@@ -77,8 +82,36 @@ func afterBanner(p []byte) []byte {
 
 func isVersion(line []byte) bool { return bytes.HasPrefix(line, []byte("SSH-")) }
 
-// Close closes plainly if the server has closed first; else the linger that stands from the dial on makes it a reset.
+// takeBack ends the protocol on the connection, but not the connection: for the library it is closed, and everything that waits for it
+// is told so at once. Only a TCP connection can be taken back.
+func (w *wire) takeBack() bool {
+	if w.tcp == nil {
+		return false
+	}
+	w.taken.Store(true)
+	w.tcp.SetReadDeadline(time.Unix(1, 0))
+	return true
+}
+
+// awaitEnd reads what still comes, for closeTimeout at most, and closes. The library reads no more.
+func (w *wire) awaitEnd(deadline time.Time) {
+	w.tcp.SetReadDeadline(deadline)
+	if _, err := io.Copy(io.Discard, w.tcp); err == nil {
+		w.ended.Store(true)
+	}
+	w.close()
+}
+
+// Close is the library's close.
 func (w *wire) Close() error {
+	if w.taken.Load() {
+		return nil
+	}
+	return w.close()
+}
+
+// close closes plainly if the server has closed first; else the linger that stands from the dial on makes it a reset.
+func (w *wire) close() error {
 	w.closed.Do(func() {
 		if !w.ended.Load() {
 			w.reset.Store(true)
@@ -92,5 +125,5 @@ func (w *wire) Close() error {
 
 // isGone says whether an error is the other side's closing or a reset.
 func isGone(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || isReset(err)
 }

@@ -1,0 +1,74 @@
+package ssh
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"multirsh/transport"
+	"multirsh/transport/ssh/auth"
+	"multirsh/transport/ssh/sshconfig"
+)
+
+// Prepare does before a run what must not wait for it, and what no worker may do: it has the Wallet read the keys for hosts and for the jump
+// hosts that lead to them, list the agents and ask for passphrases. A host whose settings cannot be had is left out: the run will say why.
+// The error is that of a run that could only fail, or the cause of ctx's end.
+func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host]) error {
+	var profiles []auth.Profile
+	seen := make(map[string]bool)
+	add := func(s *sshconfig.Settings) {
+		p := t.profile(s)
+		if key := alike(&p); !seen[key] {
+			seen[key] = true
+			profiles = append(profiles, p)
+		}
+	}
+	ways := make(map[string]bool) // that have been looked at: the hosts behind one jump host are many
+	for host := range hosts {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		s, err := t.settings(ctx, host)
+		if err != nil {
+			continue
+		}
+		add(s)
+		if len(s.ProxyJump) == 0 {
+			continue
+		}
+		if way := fmt.Sprint(s.ProxyJump); !ways[way] {
+			ways[way] = true
+			chain, err := t.chain(ctx, s.ProxyJump)
+			if err != nil {
+				continue
+			}
+			for _, s := range chain {
+				add(s)
+			}
+		}
+	}
+	return t.Wallet.Prepare(ctx, profiles)
+}
+
+// alike is the same for two profiles when preparing the one has prepared the other. Whose login it is, and where, is all that they may differ in.
+func alike(p *auth.Profile) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%t%t%t%t%t\x00%s\x00%s", p.DefaultIdentities, p.IdentitiesOnly, p.Pubkey, p.Password, p.Keyboard, p.AgentSocket, p.Preferred)
+	for _, list := range [][]string{p.IdentityFiles, p.CertificateFiles, p.PubkeyAlgorithms} {
+		b.WriteByte(0)
+		for _, s := range list {
+			b.WriteByte(1)
+			b.WriteString(s)
+		}
+	}
+	return b.String()
+}
+
+// JumpHost is the jump host that the key belongs to; empty: it is the key of Host itself.
+func (k UnknownKey) JumpHost() string {
+	if k.settings.OriginalHost == k.Host.Address() {
+		return ""
+	}
+	return k.settings.OriginalHost
+}
