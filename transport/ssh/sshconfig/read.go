@@ -6,8 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -104,8 +106,11 @@ func (r *reader) read(name string, from origin, depth int) (*file, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.As(err, new(*fs.PathError)) {
+		return nil, fmt.Errorf("the ssh configuration cannot be read: %w: make it readable, or go without by -F none", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("the ssh configuration cannot be read (-F none does without): %w", err)
+		return nil, err
 	}
 	f := &file{name: name}
 	for line := 1; len(data) > 0; line++ {
@@ -130,11 +135,11 @@ func contents(name string, guarded bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if guarded {
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 && int(stat.Uid) != os.Getuid() {
+	if stat, ok := info.Sys().(*syscall.Stat_t); guarded && ok {
+		if stat.Uid != 0 && int(stat.Uid) != os.Getuid() {
 			return "", fmt.Errorf("%s belongs to user %d, who could have it run anything as you: chown it to yourself", name, stat.Uid)
 		}
-		if info.Mode()&0o022 != 0 {
+		if stat.Mode&0o002 != 0 || stat.Mode&0o020 != 0 && !isPrivateGroup(stat.Gid, stat.Uid, "/etc/group") {
 			return "", fmt.Errorf("%s may be written to by others, who could have it run anything as you: chmod go-w %[1]s", name)
 		}
 	}
@@ -143,6 +148,26 @@ func contents(name string, guarded bool) (string, error) {
 	}
 	data, err := io.ReadAll(f)
 	return string(data), err
+}
+
+// isPrivateGroup is whether a group is that of one user alone: it has the user's name and no other member. Where every user has such
+// a group files are often writable to it, and Debian's ssh takes them, too.
+func isPrivateGroup(gid, uid uint32, database string) bool {
+	owner, err := user.LookupId(strconv.Itoa(int(uid)))
+	if err != nil {
+		return false
+	}
+	groups, err := os.ReadFile(database)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(groups)) { // group(5): name, password, number, members
+		group := strings.Split(strings.TrimSpace(line), ":")
+		if len(group) == 4 && group[2] == strconv.Itoa(int(gid)) {
+			return group[0] == owner.Username && (group[3] == "" || group[3] == owner.Username)
+		}
+	}
+	return false
 }
 
 // index sorts the blocks by how they are found.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -100,9 +101,8 @@ func TestPermissions(t *testing.T) {
 		refused bool
 	}{
 		{"home/.ssh/config", 0o644, false},
-		{"home/.ssh/config", 0o664, true},
 		{"home/.ssh/config", 0o602, true},
-		{"home/.ssh/more", 0o620, true},
+		{"home/.ssh/more", 0o606, true},
 		{"etc/ssh_config", 0o666, false}, // the system's own business
 	} {
 		t.Run(fmt.Sprintf("%s %#o", c.name, c.mode), func(t *testing.T) {
@@ -132,6 +132,44 @@ func TestPermissions(t *testing.T) {
 		}
 		wantError(t, s, "belongs to user 12345")
 	})
+	t.Run("of a group of several", func(t *testing.T) {
+		if os.Getuid() != 0 {
+			t.Skip("giving a file away needs root: run the tests as root")
+		}
+		s := home(t, files)
+		name := filepath.Join(s.Home, ".ssh/config")
+		if err := errors.Join(os.Chown(name, 0, 12345), os.Chmod(name, 0o660)); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, s, "chmod go-w "+name)
+	})
+}
+
+func TestIsPrivateGroup(t *testing.T) {
+	me, err := user.Current()
+	if err != nil {
+		t.Skipf("this user needs a line in /etc/passwd: %v", err)
+	}
+	for _, c := range []struct {
+		groups string
+		want   bool
+	}{
+		{me.Username + ":x:77:\n", true},
+		{"other:x:76:\n" + me.Username + ":x:77:" + me.Username, true},
+		{me.Username + ":x:77:other\n", false},
+		{me.Username + ":x:77:" + me.Username + ",other\n", false},
+		{"staff:x:77:\n", false},
+		{me.Username + ":x:76:\n", false},
+	} {
+		database := filepath.Join(t.TempDir(), "group")
+		write(t, database, c.groups)
+		if got := isPrivateGroup(77, uint32(os.Getuid()), database); got != c.want {
+			t.Errorf("%q: %v", c.groups, got)
+		}
+	}
+	if isPrivateGroup(77, uint32(os.Getuid()), "/nonexistent") {
+		t.Error("a group that nobody knows")
+	}
 }
 
 func TestTargetTokens(t *testing.T) {
