@@ -45,12 +45,9 @@ func (t *Transport) algorithms(config *ssh.ClientConfig, s *sshconfig.Settings) 
 		*list.to = chosen
 	}
 	// The host is asked for a key of a kind that is known, and only then for others.
-	db, err := t.store(s)
-	if err != nil {
-		return err
-	}
-	known := slices.DeleteFunc(db.Algorithms(keyName(s)), func(a string) bool { return !slices.Contains(config.HostKeyAlgorithms, a) })
-	config.HostKeyAlgorithms = union(known, config.HostKeyAlgorithms)
+	allowed := config.HostKeyAlgorithms
+	known := slices.DeleteFunc(slices.Clone(t.knownAlgorithms(s)), func(a string) bool { return !slices.Contains(allowed, a) })
+	config.HostKeyAlgorithms = union(known, allowed)
 	return nil
 }
 

@@ -94,8 +94,14 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 	limit := t.connectTimeout(s)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, &transport.TimeoutError{After: limit, Limit: "--connect-timeout"})
 	defer cancel()
+	relearnt := false
 	for try := 0; ; try++ {
+		known := t.knownAlgorithms(s)
 		c, phase, err := t.login(ctx, s, to, verify)
+		if !relearnt && t.relearnt(s, known, err) {
+			relearnt = true
+			continue
+		}
 		if err == nil {
 			c.via = via
 			return t.begin(ctx, c, use)

@@ -51,6 +51,9 @@ func explain(err error, w *wire, attempt *auth.Attempt) error {
 	}
 	switch w.phase.Load() {
 	case inVersion:
+		if _, proxied := w.Conn.(*proxyConn); proxied && len(w.greet) == 0 && isGone(err) {
+			return &wrapped{"the ProxyCommand ended before a version line came", syscall.EHOSTUNREACH}
+		}
 		return notSSH(err, w.greet)
 	case inKeyExchange:
 		if strings.Contains(err.Error(), "signature did not verify") {

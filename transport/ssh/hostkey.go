@@ -3,9 +3,9 @@ package ssh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -92,9 +92,13 @@ func (t *Transport) verifier(s *sshconfig.Settings) (ssh.HostKeyCallback, error)
 		case Ignore:
 			return nil
 		case AcceptNew:
-			return db.Accept([]hostkeys.Entry{{Names: []string{name}, Key: key}}, s.HashKnownHosts)
+			err = db.Accept([]hostkeys.Entry{{Names: []string{name}, Key: key}}, s.HashKnownHosts)
+			if unwritten := (*hostkeys.WriteError)(nil); errors.As(err, &unwritten) {
+				t.warn(unwritten) // for this run it is known all the same
+				return nil
+			}
 		}
-		return fmt.Errorf("%w; look at it and accept it with --host-keys ask", err)
+		return err
 	}, nil
 }
 
@@ -103,6 +107,22 @@ type hostKeyError struct{ err error }
 
 func (e *hostKeyError) Error() string   { return e.err.Error() }
 func (e *hostKeyError) Unwrap() []error { return []error{transport.ErrHostKey, e.err} }
+
+// relearnt says whether a host whose key seems to have changed deserves another key exchange. A database of hashed names may know more
+// kinds of keys of a host than it could say without looking at every line, which it has done since.
+func (t *Transport) relearnt(s *sshconfig.Settings, offered []string, err error) bool {
+	changed := (*hostkeys.ChangedError)(nil)
+	return errors.As(err, &changed) && !slices.Equal(offered, t.knownAlgorithms(s))
+}
+
+// knownAlgorithms are those of the keys that are known of a host.
+func (t *Transport) knownAlgorithms(s *sshconfig.Settings) []string {
+	db, err := t.store(s)
+	if err != nil {
+		return nil // verifier has said so
+	}
+	return db.Algorithms(keyName(s))
+}
 
 // UnknownKey is a host's key that no file knows.
 type UnknownKey struct {

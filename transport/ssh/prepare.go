@@ -6,6 +6,8 @@ import (
 	"iter"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
 	"multirsh/transport"
 	"multirsh/transport/ssh/auth"
 	"multirsh/transport/ssh/sshconfig"
@@ -72,3 +74,6 @@ func (k UnknownKey) JumpHost() string {
 	}
 	return k.settings.OriginalHost
 }
+
+// Fingerprint is how people compare the key: "ssh-ed25519 SHA256:…".
+func (k UnknownKey) Fingerprint() string { return k.Key.Type() + " " + ssh.FingerprintSHA256(k.Key) }

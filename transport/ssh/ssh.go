@@ -68,6 +68,9 @@ type Transport struct {
 	// KillOnDisconnect has the command killed when we vanish. It needs Shell.
 	KillOnDisconnect bool
 
+	// Warn is told what does not keep a host from its run; nil: nobody is. It may be called from several goroutines at once.
+	Warn func(error)
+
 	// LookupNetIP resolves names; nil: net.DefaultResolver.
 	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
@@ -99,6 +102,12 @@ const (
 	// perServer is below sshd's MaxStartups (10:30:100), from which on it drops connections at random.
 	perServer = 8
 )
+
+func (t *Transport) warn(err error) {
+	if t.Warn != nil {
+		t.Warn(err)
+	}
+}
 
 func (t *Transport) init() {
 	t.once.Do(func() { t.admitted = make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)) })

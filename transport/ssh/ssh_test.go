@@ -76,8 +76,19 @@ func (h *home) know(lines ...string) {
 // transport is a client of that home, with further options of ssh_config.
 func (h *home) transport(options ...string) *Transport {
 	h.t.Helper()
+	return h.read("none", options)
+}
+
+// transportFrom is a client of that home with a configuration file of it.
+func (h *home) transportFrom(file string) *Transport {
+	h.t.Helper()
+	return h.read(h.path(file), nil)
+}
+
+func (h *home) read(file string, options []string) *Transport {
+	h.t.Helper()
 	config, err := sshconfig.Read(sshconfig.Sources{
-		File: "none", Home: h.dir, LocalUser: "local", LocalHost: "here",
+		File: file, Home: h.dir, LocalUser: "local", LocalHost: "here",
 		Options: append(options, "IdentityFile="+h.path("id"), "UserKnownHostsFile="+h.path("known_hosts"), "GlobalKnownHostsFile=/nonexistent", "User="+user),
 	})
 	if err != nil {
