@@ -222,7 +222,7 @@ const homes = private + "/home/"
 // programPath is where a host has a program that came from a package.
 func programPath(source string) string { return private + "/sbin/" + filepath.Base(source) }
 
-// privateLogs hides the machine's logs, so that who logs in here is not noted there, in wtmp(5), lastlog and btmp.
+// privateLogs hides the machine's logs: who logs in is noted in the host's own wtmp(5), lastlog and btmp.
 func privateLogs() error {
 	const dir = "/var/log"
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
@@ -231,7 +231,7 @@ func privateLogs() error {
 	if err := unix.Mount("rig", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 	}
-	return nil
+	return writeFiles([]file{{path: dir + "/wtmp", mode: 0o644}, {path: dir + "/lastlog", mode: 0o644}, {path: dir + "/btmp", mode: 0o600}})
 }
 
 // privateDev gives the host a /dev of its own, so that what its programs say to syslog stays in the host: see keepLog.

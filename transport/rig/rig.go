@@ -1,5 +1,5 @@
-// Package rig gives tests and benchmarks real rsh hosts: the in.rshd of both Debian packages, each host in a network
-// namespace of its own, on one machine, with nothing of the machine changed.
+// Package rig gives tests and benchmarks real hosts: the in.rshd of both Debian packages, OpenSSH's sshd and Dropbear, each host
+// in a network namespace of its own, on one machine, with nothing of the machine changed.
 //
 // A process that wants a rig calls [Enter] (or [Main], from TestMain) before anything else. As root on Linux that runs the
 // same program again, in namespaces of its own, and what the test does from then on it does there:
@@ -20,10 +20,28 @@
 // Files that differ from the machine's (passwd, pam.d/rsh, hosts, …) are in an overlay over /etc and in a tmpfs over /run,
 // both mounted in the namespaces alone. Everything else a host sees is the machine's.
 //
+// # SSH
+//
+// Config.SSH puts an SSH server beside in.rshd or in its place. It answers on all of a host's addresses, so one sshd is hundreds of
+// hosts to a client:
+//
+//	r := rig.New(t, rig.Config{Hosts: 2, SSH: rig.SSH{Server: rig.OpenSSH, Lines: []string{"MaxStartups 1000"}}})
+//	r.KnownHosts()        // who they are, for a known_hosts file
+//	rig.ClientKey()       // whom their users let in; for programs: -i rig.ClientKeyFile
+//	r.Hosts[0].SSHLog()   // what sshd said
+//
+// A host is up some 15 ms after it was started with sshd, and 8 ms with in.rshd alone; 32 hosts in 270 ms and 160 ms, with two
+// processors.
+//
+// # Who closes first
+//
+// A [Watch] tells from the packets, for each connection, which side sent the first FIN or RST. That holds for rsh as for SSH,
+// and for any other connection between the control side and the hosts, or among these.
+//
 // # Packages
 //
-// rsh-redone-server and rsh-server are fetched with "apt-get download" and unpacked with "dpkg -x", once, into
-// $MULTI_RSH_RIG_CACHE, or multi-rsh/rig in the user's cache directory. They are never installed.
+// A daemon's package is fetched with "apt-get download" and unpacked with "dpkg -x", once, into $MULTI_RSH_RIG_CACHE, or
+// multi-rsh/rig in the user's cache directory; for sshd and Dropbear, the libraries that the machine lacks too. They are never installed.
 //
 // # By hand
 //
@@ -33,11 +51,14 @@
 //	nsenter -n -m -p -t $(pgrep -nf ^rig-control) pdsh -R rsh -l tester-bash -w h1,h2 hostname
 //	nsenter -n -m -p -u -t $(pgrep -nf '^rig-host h1$') bash
 //
+// With RIG_SSH=openssh-server there is sshd beside it: run "ssh -i /run/rig/ssh/id_ed25519 tester-bash@h1" the first way.
+//
 // # Adding something to hosts
 //
 // A setting goes from Config into a hostSpec (Host.spec) and so to the host's process, which makes the host of it (becomeHost).
-// What a host serves is a list of services, each a port and a program as in inetd.conf; a further server, sshd -i for one, is
-// another service. Files that it needs are written in hostFiles, into the private /etc or below /run/rig.
+// What a host serves is a list of services, each a port and a program as in inetd.conf; a further server is another service (addSSH
+// has Dropbear for an example, and sshd for a daemon of its own). Files that it needs are written in hostFiles, into the private
+// /etc or below /run/rig.
 package rig
 
 import (

@@ -531,7 +531,7 @@ func TestHold(t *testing.T) {
 	if err != nil {
 		t.Skip("set RIG_HOLD to a time, as 10m, to have a rig to play with")
 	}
-	r := New(t, Config{Hosts: 2, Daemon: Both})
+	r := New(t, Config{Hosts: 2, Daemon: Both, SSH: SSH{Server: Daemon(os.Getenv("RIG_SSH"))}})
 	for _, h := range r.Hosts {
 		fmt.Printf("%s: %s, %v to %v, %v\n", h.Name, h.Daemon, h.Addr(0), h.Addr(254), h.Addr6(1))
 	}

@@ -27,3 +27,18 @@ func (h *Host) SetLink(up bool) error { return errNotLinux }
 
 // Kill sends a signal to the host's processes with that program name and says how many there were.
 func (h *Host) Kill(name string, sig syscall.Signal) (int, error) { return 0, errNotLinux }
+
+// Watch sees how TCP connections end, by their packets.
+type Watch struct{}
+
+// WatchClosings watches, from now on, the connections between the control side and all hosts.
+func WatchClosings() (*Watch, error) { return nil, errNotLinux }
+
+// WatchClosings watches, from now on, all that goes over the host's cable.
+func (h *Host) WatchClosings() (*Watch, error) { return nil, errNotLinux }
+
+// Closings are the connections whose first FIN or RST has been sent.
+func (w *Watch) Closings() ([]Closing, error) { return nil, errNotLinux }
+
+// Close ends the watch.
+func (w *Watch) Close() error { return errNotLinux }

@@ -31,8 +31,8 @@ const (
 //
 // Every user but [NoRhosts] and [PasswordUser] lets [ClientKey] in, root too, and also certificates of [CA] for his name.
 //
-// sshd's settings are its own defaults (PAM is off, passwords are asked for) but for LogLevel VERBOSE. There is a pam.d/sshd of
-// pam_unix alone, for those who want "UsePAM yes". Both servers are patched by Debian alone, and read hosts.allow(5).
+// sshd's settings are its own defaults, not Debian's, but for LogLevel VERBOSE: PAM is off, and there is a pam.d/sshd of pam_unix
+// alone for a "UsePAM yes"; passwords and keys will do; MaxStartups is 10:30:100, too little for a benchmark.
 type SSH struct {
 	Server Daemon // OpenSSH or Dropbear; empty: the hosts have none
 	Port   uint16 // 0: 22

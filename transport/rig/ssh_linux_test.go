@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -172,6 +173,10 @@ func TestSSHClient(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(out), "/dev/pts/") {
 		t.Errorf("with a terminal: %v, %s", err, out)
 	}
+	// sshd notes who logs in at a terminal: on the host, not on the machine.
+	if out, err := h.Command(t.Context(), "test", "-s", "/var/log/lastlog").CombinedOutput(); err != nil {
+		t.Errorf("no login is noted: %v, %s", err, out)
+	}
 }
 
 func TestSSHUserCertificate(t *testing.T) {
@@ -213,8 +218,38 @@ func TestSSHLines(t *testing.T) {
 	if out, err := output(h, h.Addr(1), PasswordUser, "whoami", ssh.KeyboardInteractive(asked)); out != PasswordUser+"\n" {
 		t.Errorf("PAM's question: %q, %v", out, err)
 	}
+	// By itself sshd would refuse the hundredth at the latest.
+	for range 120 {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(h.Addr(1), 22).String(), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.ReadFull(conn, make([]byte, len("SSH-2.0-"))); err != nil {
+			t.Fatalf("MaxStartups: %v", err)
+		}
+	}
 	if log, err := h.SSHLog(); err != nil || strings.Contains(log, "Accepted") {
 		t.Errorf("the log is not as short as it was to be: %v\n%s", err, log)
+	}
+}
+
+// The helpers of newer versions are named where the package has them.
+func TestSSHDConfig(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeFiles([]file{{path: dir + "/usr/lib/openssh/sshd-session", mode: 0o755}}); err != nil {
+		t.Fatal(err)
+	}
+	s := SSH{Server: OpenSSH, HostKeys: []string{"rsa"}, Certified: true, Lines: []string{"PidFile /x", "Match\tall", "X11Forwarding no"}}
+	if err := s.check(); err != nil {
+		t.Fatal(err)
+	}
+	want := "PidFile /x\nPort 22\nLogLevel VERBOSE\nPidFile none\nTrustedUserCAKeys /run/rig/ssh/ca.pub\nModuliFile " + dir + "/etc/ssh/moduli\n" +
+		"SshdSessionPath " + dir + "/usr/lib/openssh/sshd-session\nHostKey /run/rig/ssh/host_rsa\n" +
+		"HostCertificate /run/rig/ssh/host_rsa-cert.pub\nMatch\tall\nX11Forwarding no\n"
+	if got := s.sshdConfig(dir); got != want {
+		t.Error(cmp.Diff(want, got))
 	}
 }
 
@@ -230,6 +265,35 @@ func TestSSHBadConfig(t *testing.T) {
 		if r, err := Start(Config{SSH: s}); err == nil || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, %v; want an error with %q", s, r, err, want)
 		}
+	}
+}
+
+// sshd's connections end as their packets tell: by the client that just closes, and by sshd when it will not go on.
+func TestSSHClosings(t *testing.T) {
+	h := New(t, Config{SSH: SSH{Server: OpenSSH}}).Hosts[0]
+	w, err := h.WatchClosings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	client, err := login(h, h.Addr(1), "root", key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(h.Addr(2), 22).String(), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "who are you?\r\n")
+	io.Copy(io.Discard, conn)
+	want := []Closing{
+		{Client: netip.MustParseAddrPort(client.LocalAddr().String()), Server: netip.AddrPortFrom(h.Addr(1), 22), By: "client", With: "FIN"},
+		{Client: netip.MustParseAddrPort(conn.LocalAddr().String()), Server: netip.AddrPortFrom(h.Addr(2), 22), By: "server", With: "FIN"},
+	}
+	if got := closings(t, w); !slices.Equal(got, want) {
+		t.Error(cmp.Diff(want, got, compareAddrPort))
 	}
 }
 
