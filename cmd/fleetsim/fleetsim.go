@@ -4,6 +4,9 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +19,11 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/crypto/ssh"
 
 	"multirsh/transport/fleet"
 	"multirsh/transport/rsh/rshtest"
+	"multirsh/transport/ssh/sshtest"
 )
 
 // Exit statuses.
@@ -35,7 +40,7 @@ type usageError struct{ error }
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := &cli.App{
 		Name:            "fleetsim",
-		Usage:           "serve a simulated fleet of rsh hosts on 127.1.0.1, 127.1.0.2 … of this machine",
+		Usage:           "serve a simulated fleet of rsh or SSH hosts on 127.1.0.1, 127.1.0.2 … of this machine",
 		UsageText:       "fleetsim [options]",
 		HideHelpCommand: true,
 		Writer:          stdout,
@@ -43,20 +48,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		ExitErrHandler:  func(*cli.Context, error) {},
 		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
 		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "protocol", Value: "rsh", Usage: "be hosts of `NAME`: rsh or ssh"},
 			&cli.IntFlag{Name: "hosts", Value: 100, Usage: "`NUMBER` of hosts"},
-			&cli.StringFlag{Name: "behaviour", Value: "ok", Usage: "one `BEHAVIOUR`, or several with their shares: ok:95%,stall=handshake:5%"},
+			&cli.StringFlag{Name: "behaviour", Value: "ok", Usage: "one `BEHAVIOUR`, or several with their shares: ok:95%,stall=accept:5%"},
 			&cli.Uint64Flag{Name: "seed", Usage: "another `NUMBER` gives other hosts the same shares"},
-			&cli.IntFlag{Name: "port", Value: 514, Usage: "TCP `PORT` of all hosts; 0: any that is free"},
+			&cli.IntFlag{Name: "port", Usage: "TCP `PORT` of all hosts; 0: any that is free", DefaultText: "514, ssh 22"},
 			&cli.StringFlag{Name: "hosts-file", Usage: "write the hosts' addresses to `FILE`, one a line"},
+			&cli.StringFlag{Name: "known-hosts", Usage: "ssh: write the line with the hosts' key to `FILE`, for -o UserKnownHostsFile"},
+			&cli.StringFlag{Name: "identity", Usage: "ssh: let in who has the key that is made and written to `FILE`, for -i"},
+			&cli.StringFlag{Name: "password-file", Usage: "ssh: let in who has the password that is made and written to `FILE`; without either, everybody is let in"},
 			&cli.DurationFlag{Name: "for", Usage: "end after `DURATION`; otherwise at SIGINT or SIGTERM"},
-			&cli.StringFlag{Name: "daemon", Value: "redone", Usage: "be like the rshd of `NAME`: redone or netkit"},
+			&cli.StringFlag{Name: "daemon", Value: "redone", Usage: "rsh: be like the rshd of `NAME`, redone or netkit"},
 			&cli.StringFlag{Name: "shell", Value: "/bin/sh", Usage: "`PATH` of the login shell"},
-			&cli.BoolFlag{Name: "any-port", Usage: "ask for no reserved ports and use none: needs no privileges, and is not what an rshd does"},
+			&cli.BoolFlag{Name: "any-port", Usage: "rsh: ask for no reserved ports and use none: needs no privileges, and is not what an rshd does"},
 			&cli.BoolFlag{Name: "verbose", Usage: "log on standard error what does not go well"},
 			&cli.BoolFlag{Name: "fast", Usage: "for benchmarks: run no command, answer with --output at once"},
 			&cli.StringFlag{Name: "output", Value: "ok", Usage: "with --fast: the `TEXT` that a command prints, as a line"},
 			&cli.IntFlag{Name: "output-bytes", Usage: "with --fast: print this `NUMBER` of bytes instead, in lines of 64"},
-			&cli.DurationFlag{Name: "hold", Usage: "with --fast: the `DURATION` of a wrapped command"},
+			&cli.DurationFlag{Name: "hold", Usage: "with --fast: the `DURATION` of a wrapped command, under ssh of any"},
 		},
 		CustomAppHelpTemplate: help(),
 		Action: func(c *cli.Context) error {
@@ -64,7 +73,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			if err != nil {
 				return usageError{err}
 			}
-			return serve(ctx, f, c.String("hosts-file"), c.Duration("for"), stdout)
+			return serve(ctx, f, filesOf(c), c.Duration("for"), stdout)
 		},
 	}
 	err := app.Run(args)
@@ -88,19 +97,30 @@ Usage: {{.UsageText}}
 Options:
 {{range .VisibleFlags}}   {{.}}
 {{end}}
-Behaviours:
 `)
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, d := range rshtest.Behaviours() {
+	var rshPhases, sshPhases []string
+	for _, p := range rshtest.Phases() {
+		rshPhases = append(rshPhases, string(p))
+	}
+	for _, p := range sshtest.Phases() {
+		sshPhases = append(sshPhases, string(p))
+	}
+	describe(&b, "Behaviours of rsh hosts", rshtest.Behaviours(), rshPhases)
+	b.WriteByte('\n')
+	describe(&b, "Behaviours of SSH hosts", sshtest.Behaviours(), sshPhases)
+	return b.String()
+}
+
+// describe writes the behaviours of one protocol's hosts.
+func describe[D rshtest.Doc | sshtest.Doc](b *strings.Builder, title string, docs []D, phases []string) {
+	fmt.Fprintf(b, "%s:\n", title)
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, d := range docs {
+		d := rshtest.Doc(d)
 		fmt.Fprintf(w, "   %s\t%s\n", d.Name, d.Text)
 	}
 	w.Flush()
-	phases := make([]string, 0, len(rshtest.Phases()))
-	for _, p := range rshtest.Phases() {
-		phases = append(phases, string(p))
-	}
-	fmt.Fprintf(&b, "PHASE is one of %s.\n", strings.Join(phases, ", "))
-	return b.String()
+	fmt.Fprintf(b, "PHASE is one of %s.\n", strings.Join(phases, ", "))
 }
 
 // configure makes the fleet that the options ask for.
@@ -108,15 +128,23 @@ func configure(c *cli.Context, stderr io.Writer) (*fleet.Fleet, error) {
 	if c.NArg() > 0 {
 		return nil, fmt.Errorf("no argument is wanted, and %q is one: options begin with --", c.Args().First())
 	}
-	f := &fleet.Fleet{
-		Hosts: c.Int("hosts"), Port: uint16(c.Int("port")), Seed: c.Uint64("seed"),
-		Fast: c.Bool("fast"), Hold: c.Duration("hold"),
+	f := &fleet.Fleet{Hosts: c.Int("hosts"), Seed: c.Uint64("seed"), Fast: c.Bool("fast"), Hold: c.Duration("hold")}
+	port, hosts, bytes := c.Int("port"), c.Int("hosts"), c.Int("output-bytes")
+	if err := configureProtocol(c, f); err != nil {
+		return nil, err
 	}
+	if !c.IsSet("port") {
+		port = standardPort(f)
+	}
+	f.Port = uint16(port)
 	f.Server.Shell, f.Server.AnyPort = c.String("shell"), c.Bool("any-port")
 	if c.Bool("verbose") {
 		f.Server.Log = log.New(stderr, "fleetsim: ", log.Ltime|log.Lmsgprefix)
 	}
-	switch port, hosts, bytes := c.Int("port"), c.Int("hosts"), c.Int("output-bytes"); {
+	if f.SSH != nil {
+		f.SSH.Shell, f.SSH.Log = f.Server.Shell, f.Server.Log
+	}
+	switch {
 	case hosts < 1 || hosts > fleet.MaxHosts:
 		return nil, fmt.Errorf("--hosts %d: the loopback network has room for 1 to %d", hosts, fleet.MaxHosts)
 	case port < 0 || port > math.MaxUint16:
@@ -139,39 +167,151 @@ func configure(c *cli.Context, stderr io.Writer) (*fleet.Fleet, error) {
 	if info, err := os.Stat(f.Server.Shell); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 		return nil, fmt.Errorf("--shell %s: that is not a program", f.Server.Shell)
 	}
-	switch name := c.String("daemon"); name {
-	case "redone":
-		f.Server.Daemon = rshtest.Redone
-	case "netkit":
-		f.Server.Daemon = rshtest.Netkit
-	default:
-		return nil, fmt.Errorf("--daemon %s: it is redone or netkit", name)
-	}
-	var err error
-	if f.Shares, err = fleet.ParseShares(c.String("behaviour")); err != nil {
-		return nil, fmt.Errorf("--behaviour: %w", err)
-	}
 	return f, nil
 }
 
+// standardPort is the port that hosts have unless another is asked for.
+func standardPort(f *fleet.Fleet) int {
+	if f.SSH != nil {
+		return 22
+	}
+	return 514
+}
+
+// configureProtocol makes f's hosts rsh or SSH hosts, with their behaviours and with what only one of the two has.
+func configureProtocol(c *cli.Context, f *fleet.Fleet) (err error) {
+	only := func(protocol string, names ...string) error {
+		for _, name := range names {
+			if c.IsSet(name) {
+				return fmt.Errorf("--%s is for --protocol %s", name, protocol)
+			}
+		}
+		return nil
+	}
+	switch name := c.String("protocol"); name {
+	case "rsh":
+		if err := only("ssh", "known-hosts", "identity", "password-file"); err != nil {
+			return err
+		}
+		switch name := c.String("daemon"); name {
+		case "redone":
+			f.Server.Daemon = rshtest.Redone
+		case "netkit":
+			f.Server.Daemon = rshtest.Netkit
+		default:
+			return fmt.Errorf("--daemon %s: it is redone or netkit", name)
+		}
+		f.Shares, err = fleet.ParseShares(c.String("behaviour"))
+	case "ssh":
+		if err := only("rsh", "daemon", "any-port"); err != nil {
+			return err
+		}
+		f.SSH = &sshtest.Server{}
+		f.SSHShares, err = fleet.ParseSSHShares(c.String("behaviour"))
+	default:
+		return fmt.Errorf("--protocol %s: it is rsh or ssh", name)
+	}
+	if err != nil {
+		return fmt.Errorf("--behaviour: %w", err)
+	}
+	return nil
+}
+
+// files are what a client needs; a name that is empty is not written.
+type files struct {
+	hosts, knownHosts, identity, password string
+}
+
+func filesOf(c *cli.Context) files {
+	return files{c.String("hosts-file"), c.String("known-hosts"), c.String("identity"), c.String("password-file")}
+}
+
+// credentials makes what lets a client in, has f's hosts take it, and writes it down.
+func (n files) credentials(f *fleet.Fleet) error {
+	if n.identity == "" && n.password == "" {
+		return nil
+	}
+	var user sshtest.User
+	if n.identity != "" {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return err
+		}
+		key, err := ssh.NewPublicKey(public)
+		if err != nil {
+			return err
+		}
+		block, err := ssh.MarshalPrivateKey(private, "fleetsim")
+		if err != nil {
+			return err
+		}
+		user.Keys = append(user.Keys, key)
+		if err := write(n.identity, 0o600, func(w io.Writer) error { return pem.Encode(w, block) }); err != nil {
+			return err
+		}
+	}
+	if n.password != "" {
+		user.Password = rand.Text()
+		user.Prompts = []sshtest.Prompt{{Question: "Password: ", Answer: user.Password}}
+		err := write(n.password, 0o600, func(w io.Writer) error {
+			_, err := io.WriteString(w, user.Password+"\n")
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	f.SSH.Users = map[string]sshtest.User{"": user} // whoever they say they are
+	return nil
+}
+
+// addresses writes down where f's hosts are, and who.
+func (n files) addresses(f *fleet.Fleet, port uint16) error {
+	if n.hosts != "" {
+		shown := port
+		if int(port) == standardPort(f) {
+			shown = 0
+		}
+		if err := write(n.hosts, 0o644, func(w io.Writer) error { return fleet.WriteHosts(w, f.Hosts, shown) }); err != nil {
+			return err
+		}
+	}
+	if n.knownHosts == "" {
+		return nil
+	}
+	pattern := "127.*"
+	if int(port) != standardPort(f) {
+		pattern = fmt.Sprintf("[127.*]:%d", port)
+	}
+	return write(n.knownHosts, 0o644, func(w io.Writer) error {
+		_, err := io.WriteString(w, sshtest.KnownHosts(f.SSH.HostKey(), pattern))
+		return err
+	})
+}
+
 // serve runs f until ctx ends or, when limit is not 0, until that time has passed.
-func serve(ctx context.Context, f *fleet.Fleet, hostsFile string, limit time.Duration, stdout io.Writer) error {
+func serve(ctx context.Context, f *fleet.Fleet, names files, limit time.Duration, stdout io.Writer) error {
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
+	if err := names.credentials(f); err != nil {
+		return err
+	}
 	port, err := f.Start()
 	if err != nil {
 		return err
 	}
-	if hostsFile != "" {
-		if err := writeHosts(hostsFile, f.Hosts, port); err != nil {
-			return errors.Join(err, f.Close())
-		}
+	if err := names.addresses(f, port); err != nil {
+		return errors.Join(err, f.Close())
 	}
-	_, err = fmt.Fprintf(stdout, "fleetsim: %d hosts on %v to %v, port %d, behaviour %v%s\n",
-		f.Hosts, fleet.Addr(1), fleet.Addr(f.Hosts), port, f.Shares, map[bool]string{true: ", fast: no command is run"}[f.Fast])
+	kind, behaviour := "hosts", f.Shares.String()
+	if f.SSH != nil {
+		kind, behaviour = "SSH hosts", f.SSHShares.String()
+	}
+	_, err = fmt.Fprintf(stdout, "fleetsim: %d %s on %v to %v, port %d, behaviour %s%s\n",
+		f.Hosts, kind, fleet.Addr(1), fleet.Addr(f.Hosts), port, behaviour, map[bool]string{true: ", fast: no command is run"}[f.Fast])
 	if err == nil {
 		<-ctx.Done()
 	}
@@ -186,14 +326,14 @@ func serve(ctx context.Context, f *fleet.Fleet, hostsFile string, limit time.Dur
 	return err
 }
 
-// writeHosts replaces the hosts file as a whole, so that nobody reads half of it.
-func writeHosts(name string, hosts int, port uint16) error {
+// write replaces a file as a whole, so that nobody reads half of it.
+func write(name string, mode os.FileMode, content func(io.Writer) error) error {
 	t, err := os.CreateTemp(filepath.Dir(name), ".fleetsim-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(t.Name())
-	err = errors.Join(fleet.WriteHosts(t, hosts, port), t.Chmod(0o644), t.Close())
+	err = errors.Join(content(t), t.Chmod(mode), t.Close())
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,11 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
 
 	"multirsh/transport/rsh/rshtest"
+	"multirsh/transport/ssh/sshtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,6 +45,14 @@ func TestUsage(t *testing.T) {
 		"--behaviour sulk":                   `--behaviour: no behaviour "sulk": it is one of ok, stall,`,
 		"--behaviour ok:95%":                 `--behaviour: the shares of "ok:95%" add up to 95%, not 100%`,
 		"--daemon sshd":                      "--daemon sshd: it is redone or netkit",
+		"--protocol telnet":                  "--protocol telnet: it is rsh or ssh",
+		"--protocol ssh --any-port":          "--any-port is for --protocol rsh",
+		"--protocol ssh --daemon redone":     "--daemon is for --protocol rsh",
+		"--known-hosts f":                    "--known-hosts is for --protocol ssh",
+		"--identity f":                       "--identity is for --protocol ssh",
+		"--password-file f":                  "--password-file is for --protocol ssh",
+		"--protocol ssh --behaviour error":   `--behaviour: no behaviour "error": it is one of ok, refuse,`,
+		"--protocol ssh --shell /bin":        "--shell /bin: that is not a program",
 		"--shell /etc/passwd":                "--shell /etc/passwd: that is not a program",
 		"--shell /nonexistent":               "--shell /nonexistent: that is not a program",
 		"--shell /bin":                       "--shell /bin: that is not a program",
@@ -73,8 +84,10 @@ func TestFailure(t *testing.T) {
 		t.Errorf("status %d, %q, %q", code, stdout, stderr)
 	}
 	file := filepath.Join(t.TempDir(), "none", "hosts")
-	if code, _, stderr = call("--port", "0", "--hosts-file", file); code != exitFailure || !strings.Contains(stderr, "no such file") {
-		t.Errorf("status %d, %q", code, stderr)
+	for _, option := range []string{"--hosts-file", "--known-hosts", "--identity", "--password-file"} {
+		if code, _, stderr = call("--protocol", "ssh", "--port", "0", option, file); code != exitFailure || !strings.Contains(stderr, "no such file") {
+			t.Errorf("%s: status %d, %q", option, code, stderr)
+		}
 	}
 }
 
@@ -83,9 +96,15 @@ func TestHelp(t *testing.T) {
 	if code != exitOK || stderr != "" {
 		t.Errorf("status %d, %q", code, stderr)
 	}
+	rsh, ssh, _ := strings.Cut(stdout, "SSH hosts:")
 	for _, d := range rshtest.Behaviours() {
-		if !strings.Contains(stdout, "   "+d.Name+" ") {
-			t.Errorf("no %s in\n%s", d.Name, stdout)
+		if !strings.Contains(rsh, "   "+d.Name+" ") {
+			t.Errorf("no %s in\n%s", d.Name, rsh)
+		}
+	}
+	for _, d := range sshtest.Behaviours() {
+		if !strings.Contains(ssh, "   "+d.Name+" ") {
+			t.Errorf("no %s in\n%s", d.Name, ssh)
 		}
 	}
 }
@@ -132,6 +151,85 @@ func TestServes(t *testing.T) {
 		}
 		cancel()
 		if line, _ = out.ReadString('\n'); !strings.HasPrefix(line, "fleetsim: 1 connections, 0 refused, at most 1 at once, ") {
+			t.Errorf("%q", line)
+		}
+		if status := <-code; status != exitOK {
+			t.Errorf("status %d", status)
+		}
+	}
+}
+
+// SSH hosts let in who has the key or the password that was written down, and show the key that known_hosts says.
+func TestServesSSH(t *testing.T) {
+	dir := t.TempDir()
+	hosts, known := filepath.Join(dir, "hosts"), filepath.Join(dir, "known_hosts")
+	identity, password := filepath.Join(dir, "key"), filepath.Join(dir, "password")
+	for _, mode := range [][]string{nil, {"--fast", "--output", "served"}} {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		r, w := io.Pipe()
+		code := make(chan int, 1)
+		go func() {
+			code <- run(ctx, append([]string{"fleetsim", "--protocol", "ssh", "--hosts", "300", "--port", "0", "--hosts-file", hosts,
+				"--known-hosts", known, "--identity", identity, "--password-file", password}, mode...), w, io.Discard)
+			w.Close()
+		}()
+		out := bufio.NewReader(r)
+		line, err := out.ReadString('\n')
+		var port int
+		if _, scanErr := fmt.Sscanf(line, "fleetsim: 300 SSH hosts on 127.1.0.1 to 127.1.1.44, port %d, behaviour ok", &port); scanErr != nil || err != nil {
+			t.Fatalf("%q: %v, %v", line, scanErr, err)
+		}
+		if list, err := os.ReadFile(hosts); !strings.HasPrefix(string(list), fmt.Sprintf("127.1.0.1 port=%d\n", port)) {
+			t.Errorf("hosts file %.60q, %v", list, err)
+		}
+		for _, name := range []string{identity, password} {
+			if info, err := os.Stat(name); err != nil || info.Mode() != 0o600 {
+				t.Errorf("%v, %v", info, err)
+			}
+		}
+		known, err := knownhosts.New(known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := os.ReadFile(identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := ssh.ParsePrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret, err := os.ReadFile(password)
+		if err != nil {
+			t.Fatal(err)
+		}
+		word := strings.TrimSpace(string(secret))
+		answer := ssh.KeyboardInteractive(func(string, string, []string, []bool) ([]string, error) { return []string{word}, nil })
+		for name, auth := range map[string]ssh.AuthMethod{
+			"key": ssh.PublicKeys(signer), "password": ssh.Password(word), "prompt": answer, "wrong password": ssh.Password("guess"),
+		} {
+			c, err := ssh.Dial("tcp4", net.JoinHostPort("127.1.1.44", fmt.Sprint(port)), &ssh.ClientConfig{
+				User: "ann", HostKeyCallback: known, Auth: []ssh.AuthMethod{auth},
+			})
+			if (err == nil) != (name != "wrong password") {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err != nil {
+				continue
+			}
+			x, err := c.NewSession()
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if got, err := x.Output("echo served"); string(got) != "served\n" || err != nil {
+				t.Errorf("%v: %q, %v", mode, got, err)
+			}
+			c.Close()
+		}
+		cancel()
+		if line, _ = out.ReadString('\n'); !strings.HasPrefix(line, "fleetsim: 4 connections, 0 refused, at most ") {
 			t.Errorf("%q", line)
 		}
 		if status := <-code; status != exitOK {

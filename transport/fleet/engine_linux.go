@@ -58,9 +58,6 @@ type conn struct {
 	until         time.Time       // of inHold
 }
 
-// keepMax bounds what a connection may have in parts: the longest preamble is half of it.
-const keepMax = 1 << 20
-
 func newEngine(f *Fleet, l *net.TCPListener) (*engine, error) {
 	e := &engine{
 		fleet: f, epoll: -1, listener: -1, wake: -1,
@@ -219,10 +216,7 @@ func (e *engine) handOver(fd int) {
 		e.fleet.leave()
 		return
 	}
-	e.fleet.wg.Go(func() {
-		defer e.fleet.leave()
-		e.fleet.Server.ServeConn(c.(*net.TCPConn))
-	})
+	e.fleet.wg.Go(func() { e.fleet.serve(c.(*net.TCPConn)) })
 }
 
 // read takes what c's client has sent as far as it goes.

@@ -28,7 +28,7 @@ func (f *Fleet) start() (uint16, error) {
 		return 0, err
 	}
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	if f.Fast {
+	if f.Fast && f.SSH == nil {
 		f.engine, err = newEngine(f, l.(*net.TCPListener))
 		l.Close() // the engine has a copy
 		if err != nil {
@@ -42,7 +42,7 @@ func (f *Fleet) start() (uint16, error) {
 	return port, nil
 }
 
-// accept serves every connection with the rshd that really runs commands.
+// accept serves every connection with the rshd that really runs commands, or with the sshd.
 func (f *Fleet) accept() {
 	for {
 		c, err := f.listener.Accept()
@@ -61,9 +61,6 @@ func (f *Fleet) accept() {
 			t.Close()
 			continue
 		}
-		f.wg.Go(func() {
-			defer f.leave()
-			f.Server.ServeConn(t)
-		})
+		f.wg.Go(func() { f.serve(t) })
 	}
 }

@@ -8,43 +8,60 @@ import (
 	"strings"
 
 	"multirsh/transport/rsh/rshtest"
+	"multirsh/transport/ssh/sshtest"
 )
 
-// Shares says which part of a fleet has which behaviour. The zero value: all hosts are good. Make others with [ParseShares].
-type Shares struct {
-	parts []part
+// Behaviour is how one host treats a connection, as the package that serves it has it.
+type Behaviour interface {
+	rshtest.Behaviour | sshtest.Behaviour
+	String() string
 }
 
-type part struct {
-	behaviour rshtest.Behaviour
+// Shares says which part of a fleet has which behaviour. The zero value: all hosts are good. Make others with [ParseShares] and
+// [ParseSSHShares].
+type Shares[B Behaviour] struct {
+	parts []part[B]
+}
+
+type part[B Behaviour] struct {
+	behaviour B
 	upTo      uint64 // the part ends here, of the whole range of uint64
 	percent   string // as written; empty: all
 }
 
-// ParseShares reads one behaviour, as "stall=handshake", or several with their shares of the hosts, as
+// ParseShares reads one behaviour of rsh hosts, as "stall=handshake", or several with their shares of the hosts, as
 // "ok:95%,stall=handshake:5%". Shares add up to 100 %. A value with a comma cannot stand among shares.
-func ParseShares(text string) (Shares, error) {
-	whole, err := rshtest.ParseBehaviour(text)
+func ParseShares(text string) (Shares[rshtest.Behaviour], error) {
+	return parseShares(text, rshtest.ParseBehaviour)
+}
+
+// ParseSSHShares is ParseShares for SSH hosts: "stall=kex", or "ok:95%,stall=kex:5%".
+func ParseSSHShares(text string) (Shares[sshtest.Behaviour], error) {
+	return parseShares(text, sshtest.ParseBehaviour)
+}
+
+func parseShares[B Behaviour](text string, parse func(string) (B, error)) (Shares[B], error) {
+	var s Shares[B]
+	whole, err := parse(text)
 	if err == nil && !strings.HasSuffix(text, "%") {
-		return Shares{parts: []part{{whole, 1<<64 - 1, ""}}}, nil
+		return Shares[B]{parts: []part[B]{{whole, 1<<64 - 1, ""}}}, nil
 	}
 	if !strings.Contains(text, "%") {
-		return Shares{}, err
+		return s, err
 	}
-	var s Shares
 	sum := 0 // in millionths
 	for _, item := range strings.Split(text, ",") {
 		i := strings.LastIndexByte(item, ':')
 		if i < 0 {
-			return Shares{}, fmt.Errorf("behaviour %q has no share: write it as NAME:5%%", item)
+			return Shares[B]{}, fmt.Errorf("behaviour %q has no share: write it as NAME:5%%", item)
 		}
-		b, err := rshtest.ParseBehaviour(strings.TrimSpace(item[:i]))
+		b, err := parse(strings.TrimSpace(item[:i]))
 		if err != nil {
-			return Shares{}, err
+			return Shares[B]{}, err
 		}
 		percent, err := parsePercent(strings.TrimSpace(item[i+1:]))
 		if err != nil {
-			return Shares{}, fmt.Errorf("behaviour %s: %w", item[:i], err)
+			return Shares[B]{}, fmt.Errorf("behaviour %s: %w", item[:i], err)
 		}
 		if sum += percent; sum > whole100 {
 			break
@@ -53,10 +70,10 @@ func ParseShares(text string) (Shares, error) {
 		if sum < whole100 {
 			upTo = uint64(float64(sum) / whole100 * (1 << 64))
 		}
-		s.parts = append(s.parts, part{b, upTo, item[i+1:]})
+		s.parts = append(s.parts, part[B]{b, upTo, item[i+1:]})
 	}
 	if sum != whole100 {
-		return Shares{}, fmt.Errorf("the shares of %q add up to %s%%, not 100%%", text, strconv.FormatFloat(float64(sum)/1e4, 'f', -1, 64))
+		return Shares[B]{}, fmt.Errorf("the shares of %q add up to %s%%, not 100%%", text, strconv.FormatFloat(float64(sum)/1e4, 'f', -1, 64))
 	}
 	return s, nil
 }
@@ -75,10 +92,10 @@ func parsePercent(text string) (int, error) {
 // Of is the behaviour of a host: always the same for the same number and seed. Among the first n hosts each behaviour has
 // its share but for a host or a few, evenly spread: the numbers go round a circle in steps of the golden ratio (Weyl's
 // sequence), on which a share is an arc.
-func (s Shares) Of(host int, seed uint64) rshtest.Behaviour {
+func (s Shares[B]) Of(host int, seed uint64) (good B) {
 	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio, odd
 	if len(s.parts) == 0 {
-		return rshtest.Behaviour{}
+		return good
 	}
 	at := uint64(host)*golden + seed*0xd1b54a32d192ed03
 	for _, p := range s.parts {
@@ -89,10 +106,11 @@ func (s Shares) Of(host int, seed uint64) rshtest.Behaviour {
 	return s.parts[len(s.parts)-1].behaviour
 }
 
-// String is the text that ParseShares turns into s.
-func (s Shares) String() string {
+// String is the text that ParseShares, or ParseSSHShares, turns into s.
+func (s Shares[B]) String() string {
 	if len(s.parts) == 0 {
-		return rshtest.Behaviour{}.String()
+		var good B
+		return good.String()
 	}
 	var items []string
 	for _, p := range s.parts {

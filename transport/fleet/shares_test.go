@@ -54,8 +54,8 @@ func TestSharesOfOne(t *testing.T) {
 			}
 		}
 	}
-	if b := (Shares{}).Of(1, 0); b != (rshtest.Behaviour{}) || fmt.Sprint(Shares{}) != "ok" {
-		t.Errorf("the zero value is %v, %v", b, Shares{})
+	if b := (Shares[rshtest.Behaviour]{}).Of(1, 0); b != (rshtest.Behaviour{}) || fmt.Sprint(Shares[rshtest.Behaviour]{}) != "ok" {
+		t.Errorf("the zero value is %v, %v", b, Shares[rshtest.Behaviour]{})
 	}
 }
 

@@ -28,6 +28,8 @@ type wire struct {
 	ended    sync.Once     // of over
 	shut     sync.Once     // of our end
 
+	ahead []byte // read and not yet given to the library
+
 	mu    sync.Mutex
 	first Side
 	end   error // how the client's side ended
@@ -37,8 +39,25 @@ func newWire(c *net.TCPConn, stop context.Context) *wire {
 	return &wire{TCPConn: c, stop: stop, over: make(chan struct{})}
 }
 
-// Read is TCPConn's for the library.
+// Read is TCPConn's for the library, which reads the client's version byte by byte: that is not worth a system call each.
 func (w *wire) Read(p []byte) (int, error) {
+	if len(w.ahead) == 0 && len(p) == 1 {
+		b := make([]byte, 256)
+		n, err := w.read(b)
+		if err != nil {
+			return 0, err
+		}
+		w.ahead = b[:n]
+	}
+	if len(w.ahead) > 0 {
+		n := copy(p, w.ahead)
+		w.ahead = w.ahead[n:]
+		return n, nil
+	}
+	return w.read(p)
+}
+
+func (w *wire) read(p []byte) (int, error) {
 	n, err := w.TCPConn.Read(p)
 	if err != nil {
 		w.saw(err)
