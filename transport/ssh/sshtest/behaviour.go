@@ -133,7 +133,7 @@ var specs = []spec{
 	{version, "version", "TEXT", nil, "SSH-1.5-old", "calls its version TEXT and goes on"},
 	{noCommon, "nocommon", "WHAT", []string{onKex, onHostKey, onCipher, onMAC}, "", "offers only algorithms that nobody has for WHAT, then closes"},
 	{slow, "slow", "PAUSE", nil, "1s", "pauses for PAUSE before the version, the key exchange and each answer of the authentication"},
-	{hostKey, "hostkey", "HOW", []string{keyOther, keyForged}, "", "is somebody else: other shows a host key that is not the server's, forged shows the server's and signs with another"},
+	{hostKey, "hostkey", "HOW", []string{keyOther, keyForged}, "", "is somebody else: other shows a host key that is not the server's, forged shows the server's with a signature that is not good"},
 	{denied, "denied", "", nil, "", "refuses every attempt to authenticate"},
 	{maxAuthTries, "maxauthtries", "N", nil, "2", "disconnects at the Nth failed attempt to authenticate"},
 	{noOpen, "noopen", "REASON", []string{openProhibited, openConnect, openType, openShortage}, openProhibited, "opens no session, for REASON (RFC 4254 section 5.1)"},

@@ -264,7 +264,7 @@ func (k *signer) SignWithAlgorithm(random io.Reader, data []byte, algorithm stri
 	case k.x.b.kind == slow:
 		k.x.srv.pause(k.x.b.pause)
 	case k.x.b.kind == hostKey:
-		data = slices.Concat(data, []byte("forged")) // as good as another key's signature
+		data = slices.Concat(data, []byte("forged")) // of something else: as bad as one by another key
 	}
 	if a, ok := k.Signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
 		return a.SignWithAlgorithm(random, data, algorithm)
