@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (t *Transport) chain(ctx context.Context, jumps []sshconfig.Jump) (all []*s
 		}
 		last := len(jumps) - 1
 		j := jumps[last]
-		s, err := t.Config.For(ctx, sshconfig.Target{Host: j.Host, User: j.User, Port: j.Port})
+		s, err := cmp.Or(t.JumpConfig, t.Config).For(ctx, sshconfig.Target{Host: j.Host, User: j.User, Port: j.Port})
 		if err != nil {
 			return nil, err
 		}

@@ -52,8 +52,9 @@ type Terminal struct {
 
 // Transport runs commands by SSH. Config and Wallet must be set.
 type Transport struct {
-	Config *sshconfig.Config
-	Wallet *auth.Wallet // the caller closes it, after Shutdown
+	Config     *sshconfig.Config
+	JumpConfig *sshconfig.Config // of jump hosts, to which -J and -o do not apply, as in ssh(1); nil: Config
+	Wallet     *auth.Wallet      // the caller closes it, after Shutdown
 
 	User           string        // on hosts that name none; empty: ssh_config's, else our own
 	HostKeys       Policy        // what to do about unknown host keys
@@ -62,6 +63,7 @@ type Transport struct {
 	Legacy         bool          // offer what old servers need, too: see legacy
 	Merge          bool          // stderr comes with stdout, in its place: below the wrapper, but for what a terminal merges anyway
 	Shell          bool          // the command is run as rsh runs it, by /bin/sh below package shwrap, which gives a stop that reaches the whole group
+	Plain          bool          // the command as it is, even where the server cannot stop the whole of it; without Shell and Merge
 	Terminal       *Terminal     // nil: none
 	ForwardAgent   bool          // even where ssh_config does not say so
 
