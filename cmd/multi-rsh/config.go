@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"multirsh/transport/ssh"
+	"multirsh/transport/ssh/sshconfig"
 )
 
 // config is what the command line and the environment ask for, checked as far as it can be without reading a file of hosts.
@@ -22,19 +25,30 @@ type config struct {
 
 	fanout         int
 	timeout        time.Duration // 0: none
-	connectTimeout time.Duration
-	user           string // for hosts that name none; "": the transport's own
-	transport      string // for hosts that name none; "": there is no default
-	input          string // "-" is standard input; "": none
+	connectTimeout time.Duration // 0: the transport's own, which for ssh may be ssh_config's
+	user           string        // for hosts that name none; "": the transport's own
+	transport      string        // for hosts that name none
+	input          string        // "-" is standard input; "": none
 
 	failFast, noLabels, quiet, largestStatus, merge, plain, killOnDisconnect bool
+
+	sshConfig      string     // as sshconfig.Sources has it
+	sshOptions     []string   // the same, checked one by one; those of --jump and --identity go first
+	hostKeys       ssh.Policy // "": ssh_config's
+	askPass        bool
+	askpassCommand string
+	retries        int // as ssh.Transport has it
+
+	sh, tty, forwardAgent, legacy bool
+
+	given map[string]string // what to call an option that is not for all transports, by its long name, if it is on the command line
 
 	action string // help, man or version: say that and end; then nothing above is set
 }
 
 const (
-	defaultFanout         = 64
-	defaultConnectTimeout = 10 * time.Second
+	defaultFanout    = 64
+	defaultTransport = "ssh"
 )
 
 // configure makes the configuration of a command line. Its errors are usageErrors.
@@ -80,11 +94,10 @@ func (a *arguments) config(ctx *cli.Context, getenv func(string) string) (*confi
 		exclude:   ctx.StringSlice("exclude"),
 		hostsFile: ctx.String("hosts-file"),
 		user:      ctx.String("user"),
-		transport: ctx.String("transport"),
 		input:     ctx.String("input"),
 
-		fanout:         defaultFanout,
-		connectTimeout: defaultConnectTimeout,
+		fanout:    defaultFanout,
+		transport: defaultTransport,
 
 		failFast:         ctx.Bool("fail-fast"),
 		noLabels:         ctx.Bool("no-labels"),
@@ -93,13 +106,32 @@ func (a *arguments) config(ctx *cli.Context, getenv func(string) string) (*confi
 		merge:            ctx.Bool("merge"),
 		plain:            ctx.Bool("plain"),
 		killOnDisconnect: ctx.Bool("kill-on-disconnect"),
+
+		sshConfig:      ctx.String("ssh-config"),
+		hostKeys:       ssh.Policy(ctx.String("host-keys")),
+		askPass:        ctx.Bool("ask-pass"),
+		askpassCommand: ctx.String("askpass-command"),
+		sh:             ctx.Bool("sh"),
+		tty:            ctx.Bool("tty"),
+		forwardAgent:   ctx.Bool("forward-agent"),
+		legacy:         ctx.Bool("legacy"),
+
+		given: map[string]string{},
+	}
+	for _, o := range options {
+		if as := a.origin[o.name]; o.only != "" && strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
+			c.given[o.name] = as
+		}
 	}
 	for _, step := range []func() error{
 		func() error { return a.fanout(ctx, c) },
 		func() error { return a.time(ctx, "timeout", &c.timeout) },
 		func() error { return a.time(ctx, "connect-timeout", &c.connectTimeout) },
 		func() error { return a.user(c) },
-		func() error { return a.transport(c) },
+		func() error { return a.transport(ctx, c) },
+		func() error { return a.hostKeys(c) },
+		func() error { return a.retries(ctx, c) },
+		func() error { return a.sshOptions(ctx, c) },
 		func() error { return a.hostsAndCommand(c, getenv) },
 		func() error { return a.contradictions(c) },
 	} {
@@ -154,17 +186,78 @@ func (a *arguments) user(c *config) error {
 	return nil
 }
 
-// noDefault is said whenever a host would be reached by the default transport, or by ssh.
-const noDefault = "the default transport, ssh, is not in this version; write -R rsh (or -R exec for local commands), or name a transport for each host in the hosts file"
-
-func (a *arguments) transport(c *config) error {
-	switch c.transport {
-	case "", "rsh", "exec":
-		return nil
-	case "ssh":
-		return usagef("%s ssh: %s", a.origin["transport"], noDefault)
+func (a *arguments) transport(ctx *cli.Context, c *config) error {
+	text := ctx.String("transport")
+	switch text {
+	case "":
+	case "ssh", "rsh", "exec":
+		c.transport = text
+	default:
+		return usagef("%s %s: there is no such transport; it is ssh, rsh or exec", a.origin["transport"], text)
 	}
-	return usagef("%s %s: there is no such transport; it is rsh or exec", a.origin["transport"], c.transport)
+	return nil
+}
+
+func (a *arguments) hostKeys(c *config) error {
+	as := a.origin["host-keys"]
+	switch c.hostKeys {
+	case ssh.FromConfig, ssh.Strict, ssh.AcceptNew, ssh.Ask:
+	case ssh.Ignore:
+		if !strings.HasPrefix(as, "-") {
+			return unsafeVariable(as+"="+string(c.hostKeys), "--host-keys "+string(c.hostKeys))
+		}
+	default:
+		return usagef("%s %s: what to do about unknown host keys is strict (refuse them), accept-new, ask, or insecure-ignore", as, c.hostKeys)
+	}
+	return nil
+}
+
+func (a *arguments) retries(ctx *cli.Context, c *config) error {
+	text := ctx.String("connect-retries")
+	if text == "" {
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return usagef("%s %q: this is how often a connection is tried again that a server has dropped, a whole number from 0, as 3", a.origin["connect-retries"], text)
+	}
+	if c.retries = int(n); n == 0 {
+		c.retries = -1
+	}
+	return nil
+}
+
+// sshOptions gathers the lines of ssh_config(5) that the options stand for. In OpenSSH, too, the first one that is set counts.
+func (a *arguments) sshOptions(ctx *cli.Context, c *config) error {
+	add := func(name, value, line string) error {
+		// Nothing of a user or a machine matters to whether a line is right.
+		_, err := sshconfig.Read(sshconfig.Sources{File: "none", Options: []string{line}, Home: "/", LocalUser: "user", LocalHost: "host"})
+		if err != nil {
+			return usagef("%s %s: %s", a.origin[name], value, strings.TrimPrefix(err.Error(), "-o "+line+": "))
+		}
+		c.sshOptions = append(c.sshOptions, line)
+		return nil
+	}
+	if jump := ctx.String("jump"); jump != "" {
+		if err := add("jump", jump, "ProxyJump="+jump); err != nil {
+			return err
+		}
+	}
+	for _, file := range ctx.StringSlice("identity") {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) && !strings.ContainsAny(file, "~%$") { // ssh_config(5) gives those a meaning
+			return usagef("%s %s: there is no such file; name the file of a private key", a.origin["identity"], file)
+		}
+		line := `IdentityFile="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(file) + `"`
+		if err := add("identity", file, line); err != nil {
+			return err
+		}
+	}
+	for _, line := range ctx.StringSlice("ssh-option") {
+		if err := add("ssh-option", line, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hostsAndCommand tells the hosts from the command. Where an option or WCOLL gives the hosts all words are the command;
@@ -222,14 +315,10 @@ func (a *arguments) contradictions(c *config) error {
 	switch {
 	case c.input == "-" && c.hostsFile == "-":
 		return usagef("standard input cannot be both the hosts (-l -) and the input of the command (--input -); put one of them into a file")
-	case c.transport == "exec" && (strings.HasPrefix(a.origin["plain"], "-") || strings.HasPrefix(a.origin["kill-on-disconnect"], "-")):
-		return usagef("--plain and --kill-on-disconnect are for rsh; -R exec has no connection, so leave them out")
-	case c.plain && c.killOnDisconnect:
-		return usagef("--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them")
-	case c.plain && c.input != "":
-		return usagef("--plain sends the bare text, and --input needs what --plain leaves out; give one of them")
-	case c.plain && c.largestStatus:
-		return usagef("with --plain no exit status is known, so -S has nothing to tell; give one of them")
+	case c.askPass && c.askpassCommand != "":
+		return usagef("%s and %s both give the password; give one of them", a.origin["ask-pass"], a.origin["askpass-command"])
+	case c.tty && c.input != "":
+		return usagef("--tty gives the command a terminal, which has no end of input as a file has; give --tty or --input, not both")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"time"
 
@@ -17,11 +18,12 @@ type console struct {
 	summary  output.Summary
 	stderr   io.Writer
 	total    int
+	retries  func() int // connections tried again, when the run is over
 	quiet    bool
 	failed   bool // the lines could not be written: what the summary has seen is then not the whole run
 }
 
-func (e *env) console(c *config, total int) *console {
+func (e *env) console(c *config, total int, retries func() int) *console {
 	width := 0
 	if file, is := terminal(e.Stderr); is {
 		if columns, _, err := term.GetSize(int(file.Fd())); err == nil {
@@ -34,6 +36,7 @@ func (e *env) console(c *config, total int) *console {
 		summary:  output.Summary{W: e.Stderr, Width: width},
 		stderr:   e.Stderr,
 		total:    total,
+		retries:  retries,
 		quiet:    c.quiet,
 	}
 }
@@ -56,7 +59,18 @@ func (s *console) Close() error {
 	if s.quiet || s.failed {
 		return nil
 	}
-	return s.summary.Close()
+	if err := s.summary.Close(); err != nil {
+		return err
+	}
+	var err error
+	switch n := s.retries(); n {
+	case 0:
+	case 1:
+		_, err = io.WriteString(s.stderr, "1 connection was tried again: a server had dropped it\n")
+	default:
+		_, err = fmt.Fprintf(s.stderr, "%d connections were tried again: servers had dropped them\n", n)
+	}
+	return err
 }
 
 // status shows how far the run is. Where that cannot be written there is nobody to tell.

@@ -17,8 +17,8 @@ var version = "0.1.0"
 //go:embed multi-rsh.1
 var manual []byte
 
-// helpTemplate is the whole of --help. It fits a screen of 80 by 40.
-const helpTemplate = `multi-rsh runs a command on many hosts at once, over rsh.
+// helpTemplate is the whole of --help. It fits a screen of 80 by 50.
+const helpTemplate = `multi-rsh runs a command on many hosts at once, over SSH or rsh.
 
   multi-rsh [options] "command" host...
   multi-rsh [options] -l FILE command [argument...]    (or -w, or WCOLL=FILE)
@@ -27,8 +27,8 @@ const helpTemplate = `multi-rsh runs a command on many hosts at once, over rsh.
 {{range .Options}}  {{.Usage}}
 {{end}}{{end}}
 Examples
-  multi-rsh -R rsh -u ops -p 400 "uptime" node1 node2 node3
-  multi-rsh -R rsh -l hosts.txt uname -a
+  multi-rsh -u ops -p 400 "uptime" node1 node2 node3
+  multi-rsh -l hosts.txt --input motd 'cat >/etc/motd'
   multi-rsh -R rsh -w 'node[001-640]!node007' systemctl is-active sshd
 `
 

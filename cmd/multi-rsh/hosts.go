@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,7 @@ type selection struct {
 	by    map[string]bool          // the transports that they are reached by
 }
 
-var transportNames = []string{"rsh", "exec"}
+var transportNames = []string{"ssh", "rsh", "exec"}
 
 // selectHosts reads the hosts file, or the expressions of the command line, and finds the transport of every host.
 func selectHosts(c *config, stdin io.Reader) (*selection, error) {
@@ -37,21 +38,56 @@ func selectHosts(c *config, stdin io.Reader) (*selection, error) {
 	s := &selection{count: inv.Len(), by: map[string]bool{}}
 	s.all = inv.Hosts(transport.Host{User: c.user, Transport: c.transport})
 	for host := range s.all {
-		switch {
-		case host.Transport == "" && c.hostsFile == "":
-			return nil, usagef(noDefault)
-		case host.Transport == "":
-			return nil, usagef("%s: %s", host.Name, noDefault)
-		}
 		s.by[host.Transport] = true
 		if c.hostsFile == "" { // only a file makes them differ
 			break
 		}
 	}
+	if err := c.suits(s.by); err != nil {
+		return nil, err
+	}
 	if s.by["exec"] && strings.Contains(c.command, "%n") {
 		s.all = ranked(s.all)
 	}
 	return s, nil
+}
+
+// suits refuses options of the command line that mean nothing to any of the hosts' transports, and those that contradict each
+// other there. What the environment sets holds where it can.
+func (c *config) suits(by map[string]bool) error {
+	for _, o := range options {
+		as, transports := c.given[o.name], strings.Fields(o.only)
+		if as == "" || slices.ContainsFunc(transports, func(t string) bool { return by[t] }) {
+			continue
+		}
+		why := "and no host here is reached by it"
+		if o.name == "plain" && by["ssh"] {
+			why = "and ssh sends the text of the command as it is anyway"
+		}
+		return usagef("%s is for %s, %s; leave it out", as, strings.Join(transports, " and "), why)
+	}
+	switch plain := c.plain && by["rsh"]; {
+	case plain && c.killOnDisconnect:
+		return usagef("--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them")
+	case plain && c.input != "":
+		return usagef("--plain sends the bare text, and --input needs what --plain leaves out; give one of them")
+	case plain && c.largestStatus:
+		return usagef("with --plain no exit status is known, so -S has nothing to tell; give one of them")
+	case by["ssh"] && c.given["kill-on-disconnect"] != "" && !c.sh:
+		return usagef("--kill-on-disconnect needs --sh with ssh, whose servers let a command live on; give --sh too")
+	}
+	return nil
+}
+
+// reachedBy are the hosts of one transport.
+func (s *selection) reachedBy(name string) iter.Seq[transport.Host] {
+	return func(yield func(transport.Host) bool) {
+		for host := range s.all {
+			if host.Transport == name && !yield(host) {
+				return
+			}
+		}
+	}
 }
 
 func readHosts(c *config, stdin io.Reader) (*inventory.Inventory, error) {

@@ -18,12 +18,13 @@ import (
 func main() {
 	signals := make(chan os.Signal, 8)
 	os.Exit(run(&env{
-		Stdin:  os.Stdin,
-		Stdout: os.Stdout,
-		Stderr: os.Stderr,
-		Args:   os.Args[1:],
-		Getenv: os.Getenv,
-		Now:    time.Now,
+		Stdin:    os.Stdin,
+		Stdout:   os.Stdout,
+		Stderr:   os.Stderr,
+		Args:     os.Args[1:],
+		Getenv:   os.Getenv,
+		Now:      time.Now,
+		Terminal: func() (*os.File, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) },
 		Signals: func() <-chan os.Signal {
 			// To be told of it is enough: the write that nobody reads fails, instead of ending the process. Ignoring it would
 			// have the commands of -R exec ignore it too.

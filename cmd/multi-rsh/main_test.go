@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"strconv"
@@ -16,13 +17,34 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"multi-rsh": main})
 }
 
-// The scripts show every option, exit status and mistake, on local commands (-R exec). Beside testscript's own commands they
-// have
+// The scripts show every option, exit status and mistake, on local commands (-R exec) and, in ssh*.txtar, on an sshd of
+// package sshtest. Beside testscript's own commands they have sshCommands and
 //
 //	exits N program args...    run it, and expect exit status N
 //
 // UPDATE_SCRIPTS=1 has the files that they compare rewritten from what the program said.
 func TestScript(t *testing.T) {
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		"exits": func(script *testscript.TestScript, negated bool, args []string) {
+			if negated || len(args) < 2 {
+				script.Fatalf("usage: exits status program [args...]")
+			}
+			want, err := strconv.Atoi(args[0])
+			script.Check(err)
+			got := 0
+			if err := script.Exec(args[1], args[2:]...); err != nil {
+				exit := (*exec.ExitError)(nil)
+				if !errors.As(err, &exit) {
+					script.Fatalf("%v", err)
+				}
+				got = exit.ExitCode()
+			}
+			if got != want {
+				script.Fatalf("exit status %d, want %d", got, want)
+			}
+		},
+	}
+	maps.Copy(commands, sshCommands)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -35,30 +57,12 @@ func TestScript(t *testing.T) {
 				}
 			}
 			script.Setenv("WCOLL", "")
+			script.Setenv("MULTI_RSH_SSH_CONFIG", "none")
 			script.Setenv("GORACE", "atexit_sleep_ms=10") // else each program of a -race test sleeps for a second at its end
 			script.Setenv("XDG_STATE_HOME", script.WorkDir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": func(script *testscript.TestScript, negated bool, args []string) {
-				if negated || len(args) < 2 {
-					script.Fatalf("usage: exits status program [args...]")
-				}
-				want, err := strconv.Atoi(args[0])
-				script.Check(err)
-				got := 0
-				if err := script.Exec(args[1], args[2:]...); err != nil {
-					exit := (*exec.ExitError)(nil)
-					if !errors.As(err, &exit) {
-						script.Fatalf("%v", err)
-					}
-					got = exit.ExitCode()
-				}
-				if got != want {
-					script.Fatalf("exit status %d, want %d", got, want)
-				}
-			},
-		},
+		Cmds: commands,
 	})
 }
 

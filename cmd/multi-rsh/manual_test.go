@@ -120,8 +120,8 @@ func TestHelpFitsAScreen(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(page.String(), "\n"), "\n")
-	if len(lines) < 24 || len(lines) > 40 {
-		t.Errorf("%d lines, want 24 to 40", len(lines))
+	if len(lines) < 24 || len(lines) > 50 {
+		t.Errorf("%d lines, want 24 to 50", len(lines))
 	}
 	for _, line := range lines {
 		if len(line) > 80 {

@@ -16,6 +16,8 @@ type option struct {
 	arg     string // what the value is called in the help; empty: a switch
 	many    bool   // may be given more than once
 	action  bool   // says something and ends: no setting, so not taken from the environment
+	weakens bool   // can make a run less safe, so not taken from the environment either, where nobody sees it
+	only    string // the transports that it is for; empty: all
 	group   string
 	text    string
 }
@@ -26,33 +28,49 @@ var options = []*option{
 	{name: "exclude", letters: "x", arg: "EXPR", many: true, group: "Hosts", text: "but not these; repeatable"},
 	{name: "hosts-file", letters: "l", arg: "FILE", group: "Hosts", text: "hosts and their settings from a file, - for stdin"},
 
-	{name: "user", letters: "u", arg: "USER", group: "Command", text: "user on the hosts; else your own name"},
+	{name: "user", letters: "u", arg: "USER", group: "Command", text: "user on the hosts; else ssh_config's or your own"},
 	{name: "input", arg: "FILE", group: "Command", text: "what the command reads on every host, - for stdin"},
 	{name: "merge", group: "Command", text: "one channel: stderr comes with stdout"},
+	{name: "fanout", letters: "pf", arg: "N", group: "Command", text: "hosts at once; also -f (64)"},
+	{name: "timeout", letters: "t", arg: "TIME", group: "Command", text: "for the whole of each host: 30 (seconds), 2m"},
+	{name: "connect-timeout", arg: "TIME", group: "Command", text: "until the command is accepted (10s)"},
+	{name: "fail-fast", letters: "k", group: "Command", text: "stop the run when a host is not ok"},
 
-	{name: "fanout", letters: "pf", arg: "N", group: "Limits", text: "hosts at once; also -f (64)"},
-	{name: "timeout", letters: "t", arg: "TIME", group: "Limits", text: "for the whole of each host: 30 (seconds), 2m"},
-	{name: "connect-timeout", arg: "TIME", group: "Limits", text: "until the command is accepted (10s)"},
-	{name: "fail-fast", letters: "k", group: "Limits", text: "stop the run when a host is not ok"},
+	{name: "transport", letters: "R", arg: "NAME", group: "Transport", text: "ssh, rsh, or exec: local commands with %h %u %n"},
+	{name: "kill-on-disconnect", only: "rsh ssh", group: "Transport", text: "the command ends when the connection does"},
+	{name: "plain", only: "rsh", group: "Transport", text: "rsh: bare text (switches, filers), no exit status"},
+
+	{name: "ssh-config", letters: "F", arg: "FILE", only: "ssh", group: "SSH", text: "instead of ~/.ssh/config and the system's; or none"},
+	{name: "ssh-option", letters: "o", arg: "KEY=VALUE", many: true, weakens: true, only: "ssh", group: "SSH", text: "a line of ssh_config(5); repeatable"},
+	{name: "identity", letters: "i", arg: "FILE", many: true, only: "ssh", group: "SSH", text: "log in with this key; repeatable"},
+	{name: "jump", letters: "J", arg: "HOST", only: "ssh", group: "SSH", text: "by way of these hosts, as user@gate:22,inner"},
+	{name: "host-keys", arg: "HOW", only: "ssh", group: "SSH", text: "strict, accept-new, ask, or insecure-ignore"},
+	{name: "ask-pass", only: "ssh", group: "SSH", text: "ask for a password, once for all hosts"},
+	{name: "askpass-command", arg: "CMD", only: "ssh", group: "SSH", text: "or have a local command say it"},
+	{name: "connect-retries", arg: "N", only: "ssh", group: "SSH", text: "when servers drop connections unread (3)"},
+	{name: "sh", only: "ssh", group: "SSH", text: "run by /bin/sh as with rsh: stops reach it all"},
+	{name: "tty", only: "ssh", group: "SSH", text: "give the command a terminal"},
+	{name: "forward-agent", letters: "A", weakens: true, only: "ssh", group: "SSH", text: "let the hosts use your ssh-agent"},
+	{name: "legacy", weakens: true, only: "ssh", group: "SSH", text: "offer old, weak algorithms too"},
 
 	{name: "no-labels", letters: "N", group: "Output", text: "no 'host: ' before the lines"},
 	{name: "quiet", letters: "q", group: "Output", text: "only what the commands write, and no summary"},
 	{name: "largest-status", letters: "S", group: "Output", text: "exit with the largest remote status"},
-
-	{name: "transport", letters: "R", arg: "NAME", group: "Transport", text: "rsh, or exec: local commands with %h %u %n"},
-	{name: "plain", group: "Transport", text: "the bare text (switches, filers): no exit status"},
-	{name: "kill-on-disconnect", group: "Transport", text: "the command ends when the connection does"},
-
-	{name: "help", letters: "h", action: true, group: "About", text: "this page"},
-	{name: "man", action: true, group: "About", text: "the manual"},
-	{name: "version", letters: "V", action: true, group: "About", text: "the version"},
+	{name: "help", letters: "h", action: true, group: "Output", text: "this page"},
+	{name: "man", action: true, group: "Output", text: "the manual"},
+	{name: "version", letters: "V", action: true, group: "Output", text: "the version"},
 }
 
 // variable is the environment's name for the option; empty: it is not taken from there.
 func (o *option) variable() string {
-	if o.action {
+	if o.action || o.weakens {
 		return ""
 	}
+	return o.environ()
+}
+
+// environ is what the environment's name would be.
+func (o *option) environ() string {
 	return "MULTI_RSH_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
 }
 
@@ -204,22 +222,39 @@ func (a *arguments) add(o *option, as, value string) error {
 	return nil
 }
 
-// environment adds what the environment sets and the command line does not. The ways to name the hosts are one setting
-// here: a variable for one of them gives way to any of the others on the command line.
+// together are options of which one is enough: a variable for one of them gives way to any of the others on the command line.
+var together = [][]string{{"hosts", "hosts-file"}, {"ask-pass", "askpass-command"}}
+
+// environment adds what the environment sets and the command line does not.
 func (a *arguments) environment(getenv func(string) string) error {
-	hostsGiven := a.origin["hosts"] != "" || a.origin["hosts-file"] != ""
-	for _, o := range options {
-		variable := o.variable()
-		if variable == "" || a.origin[o.name] != "" || hostsGiven && (o.name == "hosts" || o.name == "hosts-file") {
-			continue
-		}
-		if value := getenv(variable); value != "" {
-			if err := a.add(o, variable, value); err != nil {
-				return err
+	settled := map[string]bool{}
+	for _, names := range together {
+		for _, name := range names {
+			if a.origin[name] != "" {
+				for _, other := range names {
+					settled[other] = true
+				}
 			}
 		}
 	}
+	for _, o := range options {
+		variable, value := o.environ(), getenv(o.environ())
+		if o.action || value == "" || a.origin[o.name] != "" || settled[o.name] {
+			continue
+		}
+		if on, known := parseSwitch(value); o.weakens && !(o.arg == "" && known && !on) {
+			return unsafeVariable(variable, "--"+strings.TrimSpace(o.name+" "+o.arg))
+		}
+		if err := a.add(o, variable, value); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// unsafeVariable refuses to be made less safe by a variable.
+func unsafeVariable(variable, option string) error {
+	return usagef("%s is not heeded: what can make a run less safe is for the command line alone; unset it, and write %s where you mean it", variable, option)
 }
 
 func needsValue(o *option, as string) error {

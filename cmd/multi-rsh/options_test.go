@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func environ(pairs map[string]string) func(string) string {
@@ -13,7 +14,7 @@ func environ(pairs map[string]string) func(string) string {
 
 // base is a configuration with nothing asked for.
 func base(change func(*config)) *config {
-	c := &config{fanout: 64, connectTimeout: 10 * time.Second, hosts: []string{"h1"}, command: "id"}
+	c := &config{fanout: 64, transport: "ssh", hosts: []string{"h1"}, command: "id"}
 	change(c)
 	return c
 }
@@ -42,6 +43,21 @@ func TestConfigure(t *testing.T) {
 			c.merge, c.killOnDisconnect, c.input = true, true, "-"
 		})},
 		{args: []string{"--plain", "-x", "h2", "-xh3,h4", "id", "h1"}, want: base(func(c *config) { c.plain, c.exclude = true, []string{"h2", "h3,h4"} })},
+		{args: []string{"-J", "ops@gate:23,inner", "-i", "/dev/null", "--identity=~/id 2", "-oPort=23", "--ssh-option", "SetEnv A=b", "-F", "none", "id", "h1"}, want: base(func(c *config) {
+			c.sshConfig = "none"
+			c.sshOptions = []string{"ProxyJump=ops@gate:23,inner", `IdentityFile="/dev/null"`, `IdentityFile="~/id 2"`, "Port=23", "SetEnv A=b"}
+		})},
+		{args: []string{"--host-keys=ask", "--ask-pass", "--sh", "--tty", "-A", "--legacy", "--connect-retries=5", "id", "h1"}, want: base(func(c *config) {
+			c.hostKeys, c.askPass, c.sh, c.tty, c.forwardAgent, c.legacy, c.retries = "ask", true, true, true, true, true, 5
+		})},
+		{args: []string{"--host-keys", "insecure-ignore", "--connect-retries", "0", "--askpass-command", "pass x", "id", "h1"}, want: base(func(c *config) {
+			c.hostKeys, c.retries, c.askpassCommand = "insecure-ignore", -1, "pass x"
+		})},
+		{args: []string{"--jump=gate", "--ssh-config", "f", "--forward-agent=no", "id", "h1"}, want: base(func(c *config) {
+			c.sshConfig, c.sshOptions = "f", []string{"ProxyJump=gate"}
+		})},
+		{args: []string{"-R", "ssh", "id", "h1"}, want: base(func(c *config) {})},
+		{args: []string{"-R", "rsh", "id", "h1"}, want: base(func(c *config) { c.transport = "rsh" })},
 		{args: []string{"-l", "-", "id"}, want: base(func(c *config) { c.hosts, c.hostsFile = []string{}, "-" })},
 		{args: []string{"--", "--help", "h1"}, want: base(func(c *config) { c.command = "--help" })},
 		{args: []string{"-wh1", "--", "-x", "--", "y"}, want: base(func(c *config) { c.command = "-x -- y" })},
@@ -56,6 +72,11 @@ func TestConfigure(t *testing.T) {
 		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_FANOUT": "5", "MULTI_RSH_MERGE": "yes", "MULTI_RSH_USER": "ops"}, want: base(func(c *config) {
 			c.fanout, c.merge, c.user = 5, true, "ops"
 		})},
+		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_HOST_KEYS": "accept-new", "MULTI_RSH_JUMP": "gate", "MULTI_RSH_IDENTITY": "/dev/null", "MULTI_RSH_SH": "true", "MULTI_RSH_LEGACY": "no"}, want: base(func(c *config) {
+			c.hostKeys, c.sh, c.sshOptions = "accept-new", true, []string{"ProxyJump=gate", `IdentityFile="/dev/null"`}
+		})},
+		{args: []string{"--ask-pass", "id", "h1"}, env: env{"MULTI_RSH_ASKPASS_COMMAND": "x"}, want: base(func(c *config) { c.askPass = true })},
+		{args: []string{"--askpass-command=y", "id", "h1"}, env: env{"MULTI_RSH_ASK_PASS": "1"}, want: base(func(c *config) { c.askpassCommand = "y" })},
 		{args: []string{"-f6", "--merge=false", "id", "h1"}, env: env{"MULTI_RSH_FANOUT": "5", "MULTI_RSH_MERGE": "1"}, want: base(func(c *config) { c.fanout = 6 })},
 		{args: []string{"id", "x"}, env: env{"MULTI_RSH_HOSTS": "h1", "MULTI_RSH_QUIET": "off"}, want: base(func(c *config) { c.command = "id x" })},
 		{args: []string{"-wh1", "id"}, env: env{"MULTI_RSH_HOSTS": "h2", "MULTI_RSH_HOSTS_FILE": "/x", "WCOLL": "/y"}, want: base(func(c *config) {})},
@@ -65,7 +86,7 @@ func TestConfigure(t *testing.T) {
 		got, err := configure(test.args, environ(test.env))
 		if err != nil {
 			t.Errorf("%q: %v", test.args, err)
-		} else if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(config{}), cmp.Transformer("nil", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
+		} else if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(config{}), cmpopts.IgnoreFields(config{}, "given"), cmp.Transformer("nil", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
 			t.Errorf("%q, %v (-want +got):\n%s", test.args, test.env, diff)
 		}
 	}
@@ -95,8 +116,8 @@ func TestConfigureRefuses(t *testing.T) {
 		{args: []string{"-é"}, want: `unknown option -é; multi-rsh --help lists the options`},
 
 		{args: []string{"-w"}, want: `-w needs a value: -w EXPR, these hosts, as 'node[01-16]!node07'; repeatable`},
-		{args: []string{"--user"}, want: `--user needs a value: --user USER, user on the hosts; else your own name`},
-		{args: []string{"--user="}, want: `--user needs a value: --user USER, user on the hosts; else your own name`},
+		{args: []string{"--user"}, want: `--user needs a value: --user USER, user on the hosts; else ssh_config's or your own`},
+		{args: []string{"--user="}, want: `--user needs a value: --user USER, user on the hosts; else ssh_config's or your own`},
 		{args: []string{"--merge=maybe"}, want: `--merge is a switch, so its value is true or false, not "maybe"`},
 		{args: []string{"-f3", "-f4"}, want: `-f is given twice; give it once`},
 		{args: []string{"-p3", "--fanout=3"}, want: `-p and --fanout are the same option, given twice; give it once`},
@@ -119,17 +140,38 @@ func TestConfigureRefuses(t *testing.T) {
 		{args: []string{"--hosts-file=root", "id"}, want: `--hosts-file root: there is no such file`},
 		{args: []string{"-l", "no/such.txt", "id"}, want: `-l no/such.txt: there is no such file`},
 		{args: []string{"id"}, env: env{"WCOLL": "/no/such"}, want: `WCOLL /no/such: there is no such file`},
-		{args: []string{"-R", "ssh", "id", "h1"}, want: `-R ssh: ` + noDefault},
-		{args: []string{"-R", "rhs", "id", "h1"}, want: `-R rhs: there is no such transport; it is rsh or exec`},
+		{args: []string{"-R", "rhs", "id", "h1"}, want: `-R rhs: there is no such transport; it is ssh, rsh or exec`},
 		{args: []string{"-wh1", "-l/dev/null", "id"}, want: `-w and -l both say which hosts; give one of them, and -x to leave hosts out`},
 		{args: []string{"id"}, env: env{"MULTI_RSH_HOSTS": "a", "MULTI_RSH_HOSTS_FILE": "b"}, want: `MULTI_RSH_HOSTS and MULTI_RSH_HOSTS_FILE both say which hosts; give one of them, and -x to leave hosts out`},
 		{args: []string{"-l-", "--input=-", "id"}, want: `standard input cannot be both the hosts (-l -) and the input of the command (--input -); put one of them into a file`},
-		{args: []string{"--plain", "--kill-on-disconnect", "id", "h1"}, want: `--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them`},
-		{args: []string{"--plain", "--input=x", "id", "h1"}, want: `--plain sends the bare text, and --input needs what --plain leaves out; give one of them`},
-		{args: []string{"-Rexec", "--plain", "id", "h1"}, want: `--plain and --kill-on-disconnect are for rsh; -R exec has no connection, so leave them out`},
-		{args: []string{"--plain", "-S", "id", "h1"}, want: `with --plain no exit status is known, so -S has nothing to tell; give one of them`},
+
+		{args: []string{"-Rrsh", "--plain", "--kill-on-disconnect", "id", "h1"}, want: `--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them`},
+		{args: []string{"-Rrsh", "--plain", "--input=x", "id", "h1"}, want: `--plain sends the bare text, and --input needs what --plain leaves out; give one of them`},
+		{args: []string{"-Rrsh", "--plain", "-S", "id", "h1"}, want: `with --plain no exit status is known, so -S has nothing to tell; give one of them`},
+		{args: []string{"-Rexec", "--plain", "id", "h1"}, want: `--plain is for rsh, and no host here is reached by it; leave it out`},
+		{args: []string{"-Rexec", "--kill-on-disconnect", "id", "h1"}, want: `--kill-on-disconnect is for rsh and ssh, and no host here is reached by it; leave it out`},
+		{args: []string{"--plain", "id", "h1"}, want: `--plain is for rsh, and ssh sends the text of the command as it is anyway; leave it out`},
+		{args: []string{"--kill-on-disconnect", "id", "h1"}, want: `--kill-on-disconnect needs --sh with ssh, whose servers let a command live on; give --sh too`},
+		{args: []string{"-Rrsh", "-Jgate", "id", "h1"}, want: `-J is for ssh, and no host here is reached by it; leave it out`},
+		{args: []string{"-Rrsh", "--legacy", "id", "h1"}, want: `--legacy is for ssh, and no host here is reached by it; leave it out`},
+
+		{args: []string{"--host-keys=maybe", "id", "h1"}, want: `--host-keys maybe: what to do about unknown host keys is strict (refuse them), accept-new, ask, or insecure-ignore`},
+		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_HOST_KEYS": "insecure-ignore"}, want: `MULTI_RSH_HOST_KEYS=insecure-ignore is not heeded: ` + byHand + `--host-keys insecure-ignore where you mean it`},
+		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_LEGACY": "true"}, want: `MULTI_RSH_LEGACY is not heeded: ` + byHand + `--legacy where you mean it`},
+		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_FORWARD_AGENT": "x"}, want: `MULTI_RSH_FORWARD_AGENT is not heeded: ` + byHand + `--forward-agent where you mean it`},
+		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_SSH_OPTION": "Port=22"}, want: `MULTI_RSH_SSH_OPTION is not heeded: ` + byHand + `--ssh-option KEY=VALUE where you mean it`},
+		{args: []string{"-o", "Prot=22", "id", "h1"}, want: `-o Prot=22: unknown keyword Prot: correct it, or name it in an IgnoreUnknown line above`},
+		{args: []string{"-o", "Port", "id", "h1"}, want: `-o Port: Port says nothing: add what it is to be, or remove the line`},
+		{args: []string{"-o", "Host=x", "id", "h1"}, want: `-o Host=x: Host belongs in a file: write one and name it with -F`},
+		{args: []string{"-i", "no/such", "id", "h1"}, want: `-i no/such: there is no such file; name the file of a private key`},
+		{args: []string{"--connect-retries=-1", "id", "h1"}, want: `--connect-retries "-1": this is how often a connection is tried again that a server has dropped, a whole number from 0, as 3`},
+		{args: []string{"--ask-pass", "--askpass-command=x", "id", "h1"}, want: `--ask-pass and --askpass-command both give the password; give one of them`},
+		{args: []string{"--tty", "--input=x", "id", "h1"}, want: `--tty gives the command a terminal, which has no end of input as a file has; give --tty or --input, not both`},
 	} {
 		got, err := configure(test.args, environ(test.env))
+		if err == nil {
+			_, err = selectHosts(got, nil)
+		}
 		if err == nil {
 			t.Errorf("%q: accepted as %+v", test.args, got)
 			continue
@@ -139,6 +181,8 @@ func TestConfigureRefuses(t *testing.T) {
 		}
 	}
 }
+
+const byHand = `what can make a run less safe is for the command line alone; unset it, and write `
 
 const timeHint = `a time is a number of seconds above 0 or as 2m, 1h30m, 500ms; --timeout is for the whole of each host, --connect-timeout for getting through to it`
 

@@ -24,6 +24,10 @@ type env struct {
 	Getenv         func(string) string
 	Now            func() time.Time
 
+	// Terminal opens the one that the process belongs to, for questions: whatever the streams are, a person is there. It fails
+	// where there is none.
+	Terminal func() (*os.File, error)
+
 	// Signals is called when a run begins, and gives those that ask something of it. Until then, and without a run, they
 	// do to the process what they always do.
 	Signals func() <-chan os.Signal
@@ -82,11 +86,11 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	if err != nil {
 		return runner.Summary{}, err
 	}
-	mux, closeTransports, err := transports(c, hosts, e.Getenv)
+	reach, err := e.transports(c, hosts)
 	if err != nil {
 		return runner.Summary{}, err
 	}
-	defer closeTransports()
+	defer reach.close()
 	command := &transport.Command{Line: c.command}
 	if c.input != "" {
 		input, file, err := spool(c.input, e.Stdin)
@@ -101,8 +105,17 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		debug.SetGCPercent(50)
 	}
 	signals := e.Signals()
-	r := &runner.Runner{Transport: mux, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast}
-	sink := e.console(c, hosts.count)
+	if reach.ssh != nil {
+		err := e.before(signals, func(ctx context.Context) error { return e.prepareSSH(ctx, c, reach.ssh, hosts.reachedBy("ssh")) })
+		if err != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			reach.Shutdown(ctx) // jump hosts that were connected to for the keys of those behind them
+			return runner.Summary{}, err
+		}
+	}
+	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast}
+	sink := e.console(c, hosts.count, reach.retries)
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 
@@ -168,6 +181,30 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 			}
 		case <-gaveUp:
 			return runner.Summary{}, context.Cause(ctx)
+		}
+	}
+}
+
+// before does what comes before the run, and ends it at a signal: then nothing has been run. A second signal does not wait
+// for the end either.
+func (e *env) before(signals <-chan os.Signal, prepare func(context.Context) error) error {
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	done := make(chan error, 1)
+	go func() { done <- prepare(ctx) }()
+	for {
+		select {
+		case signal := <-signals:
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			stop(&stopped{signal})
+		case err := <-done:
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+				fmt.Fprintf(e.Stderr, "multi-rsh: %v, and nothing has been run\n", err)
+			}
+			return err
 		}
 	}
 }

@@ -12,46 +12,77 @@ import (
 	"multirsh/transport/execcmd"
 	"multirsh/transport/rsh"
 	"multirsh/transport/rsh/resvport"
+	"multirsh/transport/ssh"
 )
 
-// transports makes those that the hosts are reached by, and lets each say what it cannot do before anything is run. The
-// function that it returns is for the end of the run.
-func transports(c *config, hosts *selection, getenv func(string) string) (_ transport.Transport, close func() error, _ error) {
+// reach is how the hosts of a run are reached.
+type reach struct {
+	transport.Mux
+	ssh   *ssh.Transport      // nil: no host is reached by it
+	ports *resvport.Allocator // of rsh; nil: no host is reached by it
+}
+
+// transports makes those that the hosts are reached by, and lets each say what it cannot do before anything is run.
+func (e *env) transports(c *config, hosts *selection) (*reach, error) {
 	if err := enoughFiles(c, hosts); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	mux := &transport.Mux{Named: map[string]transport.Transport{}}
-	close = func() error { return nil }
+	r := &reach{Mux: transport.Mux{Named: map[string]transport.Transport{}}}
 	if hosts.by["exec"] {
 		if err := execcmd.Validate(c.command); err != nil {
-			return nil, nil, usagef("%v", err)
+			return nil, usagef("%v", err)
 		}
-		mux.Named["exec"] = &execcmd.Transport{Merge: c.merge}
+		r.Named["exec"] = &execcmd.Transport{Merge: c.merge}
+	}
+	if hosts.by["ssh"] {
+		t, err := e.newSSH(c)
+		if err != nil {
+			return nil, err
+		}
+		r.Named["ssh"], r.ssh = t, t
 	}
 	if hosts.by["rsh"] {
 		local, err := localUser()
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		ports := &resvport.Allocator{State: resvport.StatePath(getenv("XDG_STATE_HOME"), getenv("HOME"))}
-		r := &rsh.Transport{
+		ports := &resvport.Allocator{State: resvport.StatePath(e.Getenv("XDG_STATE_HOME"), e.Getenv("HOME"))}
+		t := &rsh.Transport{
 			Ports: ports, LocalUser: local, User: c.user, ConnectTimeout: c.connectTimeout,
 			Merge: c.merge, Plain: c.plain, KillOnDisconnect: c.killOnDisconnect,
 		}
-		if err := r.CheckLine(c.command); err != nil {
-			return nil, nil, usagef("%v", err)
+		if err := t.CheckLine(c.command); err != nil {
+			return nil, usagef("%v", err)
 		}
 		if c.user != "" {
 			if err := rsh.CheckUser(c.user); err != nil {
-				return nil, nil, usagef("%v", err)
+				return nil, usagef("%v", err)
 			}
 		}
 		if err := ports.Check(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		mux.Named["rsh"], close = r, ports.Close
+		r.Named["rsh"], r.ports = t, ports
 	}
-	return mux, close, nil
+	return r, nil
+}
+
+// close lets go of what outlives the sessions: the reserved ports' state, the agents and the keys.
+func (r *reach) close() {
+	if r.ports != nil {
+		r.ports.Close()
+	}
+	if r.ssh != nil && r.ssh.Wallet != nil {
+		r.ssh.Wallet.Close()
+	}
+}
+
+// retries is how many connections were tried again because a server had dropped them.
+func (r *reach) retries() int {
+	if r.ssh == nil {
+		return 0
+	}
+	return r.ssh.Stats().Retries
 }
 
 // localUser is the name that rsh tells the hosts. They trust it, so it is that of our user ID and not what the environment says.
@@ -82,8 +113,12 @@ func enoughFiles(c *config, hosts *selection) error {
 // filesFor is about how many files n sessions at once have open.
 func filesFor(n uint64, hosts *selection) uint64 {
 	const ours = 32
-	if hosts.by["exec"] {
+	behind := min(n, 250) // the listeners of rsh, and ssh's connections that close behind their sessions
+	switch {
+	case hosts.by["exec"]:
 		return 4*n + ours // two or three pipes and a pidfd
+	case hosts.by["rsh"]:
+		return 2*n + behind + ours // two connections
 	}
-	return 2*n + min(n, 250) + ours // two connections, and the listeners
+	return n + behind + ours
 }
