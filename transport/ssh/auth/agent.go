@@ -78,7 +78,7 @@ func (a *sshAgent) open(dial func(string) (net.Conn, error)) {
 		conn, err = dial(a.socket)
 	}
 	if err != nil {
-		a.lose(fmt.Errorf("the ssh-agent at %s cannot be reached (%w): start one and ssh-add the key, or unset SSH_AUTH_SOCK", a.socket, cause(err)))
+		a.lose(fmt.Errorf("the ssh-agent at %s cannot be reached (%v): start one and ssh-add the key, or unset SSH_AUTH_SOCK", a.socket, cause(err)))
 		return
 	}
 	a.mu.Lock()
@@ -100,7 +100,7 @@ func (a *sshAgent) open(dial func(string) (net.Conn, error)) {
 	a.patience = signPatience
 	a.mu.Unlock()
 	if err != nil {
-		a.lose(fmt.Errorf("the ssh-agent at %s does not list its keys (%w): is it one?", a.socket, err))
+		a.lose(fmt.Errorf("the ssh-agent at %s does not list its keys (%v): is it one?", a.socket, err))
 		return
 	}
 	for _, k := range keys {
@@ -219,13 +219,17 @@ func (a *sshAgent) sign(ctx context.Context, public ssh.PublicKey, data []byte, 
 	case ctx.Err() != nil || a.lost() != nil:
 		return nil, err
 	default:
-		return nil, fmt.Errorf("the ssh-agent at %s refused to sign with it (%w): is the agent locked, or the key's use restricted or not confirmed?", a.socket, err)
+		return nil, fmt.Errorf("the ssh-agent at %s refused to sign with it (%v): is the agent locked, or the key's use restricted or not confirmed?", a.socket, err)
 	}
 	sig := <-got
 	if sig.Format != algorithm {
-		return nil, fmt.Errorf("the ssh-agent at %s answered with a %q signature where %q was asked for: use another agent, or the key's file with IdentityAgent none", a.socket, sig.Format, algorithm)
+		return nil, fmt.Errorf("the ssh-agent at %s answered with a %q signature where %q was asked for: do without it by IdentityAgent=none and the key's file", a.socket, sig.Format, algorithm)
 	}
 	return sig, nil
+}
+
+func (a *sshAgent) lied() error {
+	return fmt.Errorf("the ssh-agent at %s made a wrong signature: restart it, or do without it by IdentityAgent=none and the key's file", a.socket)
 }
 
 // watched is an agent's connection as x/crypto's client has it. Its one reader notices an agent's death when it happens, not at the next request.
@@ -237,7 +241,7 @@ type watched struct {
 func (c watched) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil {
-		c.a.lose(fmt.Errorf("the ssh-agent at %s has gone in mid-run (%w): start it again, or name the keys' files with -i", c.a.socket, cause(err)))
+		c.a.lose(fmt.Errorf("the ssh-agent at %s has gone (%v): start it again, or name the keys' files with -i", c.a.socket, cause(err)))
 	}
 	return n, err
 }

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -16,26 +17,34 @@ const (
 	passwordOwn = "password"
 )
 
+// errNoMoreKeys ends the method publickey.
+var errNoMoreKeys = errors.New("no more keys to offer")
+
 // Attempt is one connection's authentication. It is for one goroutine at a time: Next is called by the handshake, Succeeded or Failed after it.
 type Attempt struct {
 	w   *Wallet
 	ctx context.Context
 	p   Profile
 
-	methods  []string // that the settings allow and we can speak, the preferred one first
-	ring     *ring    // once the host has asked for keys
-	keys     []*key   // of the ring, not yet offered
-	begun    bool     // the host has answered the first request
-	takes    []string // methods that it said it takes
-	partial  int      // methods that it has taken as half the way
-	current  string   // method under way
-	offer    *offer   // key under way
-	offered  []*key   // and refused
-	asked    bool     // keyboard-interactive has been tried
-	sent     bool     // the password has gone out
-	answered bool     // and the host's verdict on it is known
+	methods []string // that the settings allow and we can speak, the preferred one first
+	takes   []string // that the host has said it takes
+	current string   // under way
+	partial int      // how many the host has taken as half the way
+	begun   bool     // the host has answered the first request
+	alive   bool     // and whatever came after it, as far as can be known: the library does not tell a refusal from a lost connection
+
+	ring    *ring  // once the host has asked for keys
+	keys    []*key // of the ring, not yet offered
+	offer   *offer // under way
+	refused []*key
+
+	asked    bool // keyboard-interactive has been tried
+	sent     bool // the password has gone out
+	answered bool // and the host's verdict on it has been reported
+	barred   bool // it was not to go out
 	trial    *trial
-	notes    []string // clauses about what went wrong on the way
+
+	notes []string // clauses about what went wrong on the way
 }
 
 // Attempt begins the authentication of one connection. ctx is that connection's: it bounds the wait for a signature of an agent and for
@@ -58,8 +67,26 @@ func (w *Wallet) Attempt(ctx context.Context, p Profile) *Attempt {
 
 // Next is the ssh.ClientConfig.AuthCallback of the connection. It alone chooses the methods: leave ClientConfig.Auth empty.
 func (a *Attempt) Next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
-	a.settle(len(c.PartialSuccessMethods) > a.partial)
-	a.begun, a.partial, a.takes = true, len(c.PartialSuccessMethods), c.AllowedMethods
+	halfWay := len(c.PartialSuccessMethods) > a.partial
+	if !a.begun || halfWay {
+		a.begun, a.alive = true, true
+	}
+	a.partial, a.takes = len(c.PartialSuccessMethods), c.AllowedMethods
+	switch o := a.offer; {
+	case o == nil:
+		if halfWay && a.sent && !a.answered {
+			a.judge(accepted)
+		}
+	case halfWay:
+		a.remember(o.key)
+	case o.err != nil || !o.announced:
+		a.alive = a.alive && o.err == nil
+		a.refuse(o)
+	default:
+		return nil, nil // no answer came: the library says why
+	}
+	a.offer = nil
+
 	for _, m := range a.methods {
 		if !slices.Contains(c.AllowedMethods, m) {
 			continue
@@ -67,35 +94,31 @@ func (a *Attempt) Next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 		a.current = m
 		switch m {
 		case publickey:
-			k, err := a.nextKey()
-			if err != nil {
+			if more, err := a.more(); err != nil {
 				return nil, err
-			}
-			if k != nil {
-				a.offer = &offer{key: k, ctx: a.ctx}
-				return ssh.PublicKeys(a.offer), nil
+			} else if more {
+				return ssh.RetryableAuthMethod(ssh.PublicKeysCallback(a.nextKey), 0), nil
 			}
 		case keyboard:
 			if !a.asked {
-				a.asked = true
+				a.asked, a.alive = true, false // until it prompts
 				return ssh.KeyboardInteractive(a.challenge), nil
 			}
 		case passwordOwn:
-			if !a.sent {
+			if !a.sent && !a.barred {
 				return ssh.PasswordCallback(a.password), nil
 			}
 		}
 	}
-	a.current = ""
 	return nil, nil
 }
 
-// nextKey gives the next key to offer, nil when there is none. The key that let this user in last goes first.
-func (a *Attempt) nextKey() (*key, error) {
+// more says whether there is another key to offer. The key that let this user in last goes first.
+func (a *Attempt) more() (bool, error) {
 	if a.ring == nil {
 		r, err := a.w.ring(a.ctx, &a.p)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		a.ring, a.keys = r, r.keys
 		a.w.mu.Lock()
@@ -105,21 +128,37 @@ func (a *Attempt) nextKey() (*key, error) {
 			a.keys = slices.Concat(r.keys[i:i+1], r.keys[:i], r.keys[i+1:])
 		}
 	}
-	for len(a.keys) > 0 {
-		k := a.keys[0]
+	for len(a.keys) > 0 && a.keys[0].lost() {
 		a.keys = a.keys[1:]
-		if !k.lost() {
-			return k, nil
-		}
 	}
-	return nil, nil
+	return len(a.keys) > 0, nil
+}
+
+// nextKey gives the library one key. It is called again when the host has refused that one, and not when the connection was lost
+// or the signature failed.
+func (a *Attempt) nextKey() ([]ssh.Signer, error) {
+	if a.offer != nil {
+		a.alive = true
+		a.refuse(a.offer)
+		a.offer = nil
+	}
+	more, err := a.more()
+	switch {
+	case err != nil:
+		return nil, err
+	case !more:
+		return nil, errNoMoreKeys
+	}
+	a.offer = &offer{key: a.keys[0], ctx: a.ctx}
+	a.keys = a.keys[1:]
+	return []ssh.Signer{a.offer}, nil
 }
 
 // password is the answer to the host, when it is its turn to get one.
 func (a *Attempt) password() (string, error) {
 	value, t, err := a.w.password.take(a.ctx, a.p.User, a.p.Host)
 	if err != nil {
-		a.sent, a.answered = true, true // no second wait, by the other method
+		a.barred = true // no second wait, by the other method
 		a.note(err.Error())
 		return "", err
 	}
@@ -129,36 +168,20 @@ func (a *Attempt) password() (string, error) {
 
 // challenge answers keyboard-interactive (RFC 4256): one hidden prompt for a password, once.
 func (a *Attempt) challenge(name, instruction string, questions []string, echos []bool) ([]string, error) {
+	a.alive = true
 	switch {
 	case len(questions) == 0:
 		return nil, nil
-	case len(questions) == 1 && !echos[0] && !oneTime(questions[0]) && !a.sent:
+	case len(questions) == 1 && !echos[0] && !oneTime(questions[0]) && !a.sent && !a.barred:
 		answer, err := a.password()
 		return []string{answer}, err
 	}
-	err := fmt.Errorf("it asks %q, and a password is all that can be answered: log in there with keys, or with ssh", strings.Join(questions, " "))
-	a.note(err.Error())
 	if a.sent && !a.answered {
 		a.judge(none)
 	}
+	err := fmt.Errorf("it asks %q, and a password is all that can be answered: log in there with a key, or with ssh", strings.Join(questions, " "))
+	a.note(err.Error())
 	return nil, err
-}
-
-// settle draws the conclusions from the end of the method that Next gave last.
-func (a *Attempt) settle(halfWay bool) {
-	switch {
-	case a.current == publickey && halfWay:
-		a.remember(a.offer.key)
-	case a.current == publickey:
-		a.refuse(a.offer)
-	case a.sent && !a.answered:
-		if halfWay {
-			a.judge(accepted)
-		} else {
-			a.judge(denied)
-			a.note("the password was refused")
-		}
-	}
 }
 
 // refuse notes what became of a key that did not let us in.
@@ -166,12 +189,12 @@ func (a *Attempt) refuse(o *offer) {
 	switch {
 	case o.err != nil:
 		a.note(fmt.Sprintf("%v was accepted but could not sign: %v", o.key, o.err))
-	case o.signature != nil && o.agent != nil && o.key.public.Verify(o.data, o.signature) != nil:
-		a.note(fmt.Sprintf("%v was accepted, but the ssh-agent at %s made a wrong signature: restart it", o.key, o.agent.socket))
+	case o.signature != nil && o.agent != nil && o.held.Verify(o.data, o.signature) != nil:
+		a.note(fmt.Sprintf("%v was accepted, but %v", o.key, o.agent.lied())) // the first one was right: it may have mixed up its answers
 	case o.signature != nil:
 		a.note(fmt.Sprintf("%v was accepted and then the login refused: is the account locked or expired?", o.key))
 	case o.announced:
-		a.offered = append(a.offered, o.key)
+		a.refused = append(a.refused, o.key)
 	default:
 		a.note(fmt.Sprintf("%v could not be offered, because the host takes no signature algorithm but ssh-rsa: --legacy allows it", o.key))
 	}
@@ -190,11 +213,15 @@ func (a *Attempt) note(clause string) {
 
 // Succeeded remembers what let us in, for the next hosts.
 func (a *Attempt) Succeeded() {
-	switch {
-	case a.current == publickey:
+	if a.offer != nil {
 		a.remember(a.offer.key)
-	case a.sent && !a.answered:
-		a.judge(accepted)
+	}
+	if a.sent && !a.answered {
+		if a.offer == nil {
+			a.judge(accepted)
+		} else {
+			a.judge(denied) // it took a key after that
+		}
 	}
 }
 

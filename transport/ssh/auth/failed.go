@@ -45,15 +45,17 @@ func disconnectText(err error) (quoted string, ok bool) {
 func (a *Attempt) Failed(err error) error {
 	text, told := disconnectText(err)
 	closed := told || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-	late := a.ctx.Err() != nil && !closed && a.current != ""
+	refusal := errors.Is(err, errNoMoreKeys) || strings.Contains(err.Error(), "unable to authenticate, attempted methods")
 
-	cut := a.current // the method that the end came in
 	if a.sent && !a.answered {
 		switch {
+		case refusal:
+			a.judge(denied)
+			a.note("it refused the password")
 		case strings.Contains(err.Error(), "unexpected message type 60"): // SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, RFC 4252 section 8
 			a.judge(denied)
 			a.note("the password has expired there: log in with ssh and set a new one")
-		case closed:
+		case closed && a.alive:
 			// Some servers answer a wrong password so. To believe otherwise could lock the account, host by host.
 			a.judge(denied)
 			a.note("it ended the connection on being told the password, which is taken as a refusal")
@@ -61,7 +63,7 @@ func (a *Attempt) Failed(err error) error {
 			a.judge(none)
 		}
 	}
-	switch {
+	switch late := a.ctx.Err() != nil && !refusal && !closed; {
 	case !a.begun && told:
 		return &worded{"the host ended the connection with " + text, err}
 	case !a.begun:
@@ -72,12 +74,19 @@ func (a *Attempt) Failed(err error) error {
 		return err
 	}
 
-	refused := a.offered
-	if cut == publickey && a.offer.announced && a.offer.signature == nil && a.offer.err == nil {
-		refused = append(refused, a.offer.key)
+	refused, over := a.refused, "it ended the connection in the middle of authentication"
+	if o := a.offer; o != nil && closed { // the key under way when the end came
+		switch {
+		case o.signature != nil || o.err != nil:
+			a.refuse(o)
+		case told || len(refused) > 1:
+			refused = append(refused, o.key)
+		default:
+			over = fmt.Sprintf("it ended the connection when asked about %v", o.key)
+		}
 	}
-	tooMany := strings.Contains(text, "Too many authentication failures") || strings.Contains(err.Error(), "too many authentication attempts") ||
-		closed && !told && cut == publickey && len(refused) > 2 // dropbear just closes
+	// OpenSSH says so, dropbear just closes.
+	tooMany := len(refused) > 0 && strings.Contains(strings.ToLower(text), "too many authentication failures") || closed && !told && len(refused) > 2
 
 	var said []string
 	switch {
@@ -86,8 +95,8 @@ func (a *Attempt) Failed(err error) error {
 	case told:
 		said = append(said, "it ended the connection with "+text)
 	case closed:
-		said = append(said, "it ended the connection in the middle of authentication")
-	case cut != "":
+		said = append(said, over)
+	case !refusal && len(a.notes) == 0:
 		said = append(said, "authentication broke off ("+strings.TrimPrefix(strings.TrimPrefix(err.Error(), "ssh: handshake failed: "), "ssh: ")+")")
 	}
 	if len(refused) > 0 && !tooMany {
@@ -104,8 +113,12 @@ func (a *Attempt) Failed(err error) error {
 	if a.ring != nil && len(a.ring.keys) == 0 && len(notes) == 0 {
 		said = append(said, "there is no key to offer")
 	}
-	if cut == "" && len(a.takes) > 0 {
-		said = append(said, "it takes "+strings.Join(a.takes, ", "))
+	if !closed && len(a.takes) > 0 {
+		besides := ""
+		if a.partial > 0 {
+			besides = "besides what it has accepted "
+		}
+		said = append(said, besides+"it takes "+strings.Join(a.takes, ", "))
 	}
 	sentence := fmt.Sprintf("the host does not let user %q in: %s", a.p.User, strings.Join(said, "; "))
 	switch {

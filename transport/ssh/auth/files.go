@@ -3,7 +3,6 @@ package auth
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -119,7 +118,11 @@ func (f *file) take(private any, err error) {
 			return
 		}
 	}
-	f.why = fmt.Sprintf("%s cannot be used (%s): ssh-add %[1]s, if ssh can", f.path, strings.TrimPrefix(err.Error(), "ssh: "))
+	why := strings.TrimPrefix(err.Error(), "ssh: ")
+	if noise(err) {
+		why = "it is damaged"
+	}
+	f.why = fmt.Sprintf("%s cannot be used (%s): ssh-add %[1]s, if ssh can", f.path, why)
 }
 
 // unseal asks for the passphrase of an encrypted file, if that has not been done.
@@ -176,12 +179,14 @@ func openPrivate(block *pem.Block, passphrase []byte) (any, error) {
 	}
 	private, err := ssh.ParseRawPrivateKeyWithPassphrase(text, passphrase)
 	// Old PEM has no check of its own: what a wrong passphrase makes of it is noise, whose padding is right once in 256 times.
-	var syntax asn1.SyntaxError
-	if errors.As(err, &syntax) {
+	if noise(err) {
 		err = x509.IncorrectPasswordError
 	}
 	return private, err
 }
+
+// noise says that bytes are no ASN.1. Package x509 hands such errors on as text in places.
+func noise(err error) bool { return err != nil && strings.Contains(err.Error(), "asn1: ") }
 
 // embedded gives the public key that OpenSSH's format carries in the clear (PROTOCOL.key), nil for the other formats.
 func embedded(block *pem.Block) ssh.PublicKey {

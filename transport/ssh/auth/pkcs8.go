@@ -106,13 +106,8 @@ func decryptPKCS8(der, passphrase []byte) (any, error) {
 		return nil, x509.IncorrectPasswordError
 	}
 	private, err := x509.ParsePKCS8PrivateKey(plain[:len(plain)-pad])
-	if err != nil {
-		var structure asn1.StructuralError
-		var syntax asn1.SyntaxError
-		if errors.As(err, &structure) || errors.As(err, &syntax) {
-			return nil, x509.IncorrectPasswordError
-		}
-		return nil, err
+	if noise(err) {
+		err = x509.IncorrectPasswordError
 	}
-	return private, nil
+	return private, err
 }

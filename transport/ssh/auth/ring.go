@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -28,6 +29,7 @@ type key struct {
 	algorithms []string // signature algorithms, the best first
 
 	agent  *sshAgent
+	proven atomic.Bool   // the agent has signed with it, and rightly
 	held   ssh.PublicKey // what the agent calls the private half: a certificate may be ours and the key the agent's
 	signer ssh.AlgorithmSigner
 }
@@ -152,7 +154,16 @@ func same(a, b ssh.PublicKey) bool {
 // sign signs data with the private half, wherever it is.
 func (k *key) sign(ctx context.Context, rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
 	if k.agent != nil && (k.signer == nil || k.agent.lost() == nil) {
-		return k.agent.sign(ctx, k.held, data, algorithm)
+		sig, err := k.agent.sign(ctx, k.held, data, algorithm)
+		// A server may end the connection over a wrong signature. Not every one is checked: that would cost a good agent's hosts as
+		// much as the host's own signature does.
+		if err == nil && !k.proven.Load() {
+			if k.held.Verify(data, sig) != nil {
+				return nil, k.agent.lied()
+			}
+			k.proven.Store(true)
+		}
+		return sig, err
 	}
 	return k.signer.SignWithAlgorithm(rand, data, algorithm)
 }
