@@ -30,8 +30,7 @@
 //	rig.ClientKey()       // whom their users let in; for programs: -i rig.ClientKeyFile
 //	r.Hosts[0].SSHLog()   // what sshd said
 //
-// A host is up some 15 ms after it was started with sshd, and 8 ms with in.rshd alone; 32 hosts in 270 ms and 160 ms, with two
-// processors.
+// With two processors a host with sshd is up in 15 to 30 ms, where one with in.rshd alone takes 9; 32 hosts in 0.3 to 0.4 s, and 0.2.
 //
 // # Who closes first
 //

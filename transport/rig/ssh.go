@@ -29,7 +29,8 @@ const (
 
 // SSH says which SSH server the hosts run, and how. The zero value is none.
 //
-// Every user but [NoRhosts] and [PasswordUser] lets [ClientKey] in, root too, and also certificates of [CA] for his name.
+// [ClientKey] may log in as every user, root too, but [NoRhosts] and [PasswordUser]. OpenSSH lets a certificate by [CA] in as each
+// user that it names, whoever that is.
 //
 // sshd's settings are its own defaults, not Debian's, but for LogLevel VERBOSE: PAM is off, and there is a pam.d/sshd of pam_unix
 // alone for a "UsePAM yes"; passwords and keys will do; MaxStartups is 10:30:100, too little for a benchmark.
@@ -41,6 +42,8 @@ type SSH struct {
 	// a Match comes last. OpenSSH only.
 	Lines []string
 
+	Authorized string // further lines for the authorized_keys of those users
+
 	// HostKeys are the types of the host keys: "ed25519", "ecdsa" (P-256), "rsa" (2048 bits). Nil: "ed25519" for OpenSSH, which is
 	// the quickest to start; all three for Dropbear, which dies of a client that wants an RSA key first and there is none.
 	// A host has the same key in every rig; only the RSA ones are new in each process, and take a while to be made.
@@ -51,7 +54,7 @@ type SSH struct {
 	Certified bool
 }
 
-// PasswordUser is a user on every host who can log in with Password and in no other way, by SSH only.
+// PasswordUser is a user on every host with a password, no authorized key and no .rhosts file.
 const (
 	PasswordUser = "tester-password"
 	Password     = "open sesame"
@@ -119,7 +122,7 @@ func (h *Host) SSHLog() (string, error) {
 // check fills in what is not said.
 func (s *SSH) check() error {
 	if s.Server == "" {
-		if s.Port != 0 || s.Lines != nil || s.HostKeys != nil || s.Certified {
+		if s.Port != 0 || s.Lines != nil || s.Authorized != "" || s.HostKeys != nil || s.Certified {
 			return errors.New("rig: settings for SSH, but no SSH.Server")
 		}
 		return nil

@@ -29,7 +29,7 @@ func (h *Host) addSSH(spec *hostSpec, dir string) error {
 	if err != nil {
 		return err
 	}
-	spec.SSHFiles, spec.Authorized = files, authorized(ClientKey())
+	spec.SSHFiles, spec.Authorized = files, authorized(ClientKey())+h.ssh.Authorized
 	program := filepath.Join(dir, programs[h.ssh.Server])
 	env := []string{"LD_LIBRARY_PATH=" + strings.Join(libraryDirs(dir), ":")} // for the server alone: its sessions do not inherit it
 	if h.ssh.Server == Dropbear {

@@ -74,8 +74,12 @@ func sshClient(t *testing.T, knownHosts string, arg ...string) *exec.Cmd {
 	if err := os.WriteFile(file, []byte(knownHosts), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), path, append([]string{"-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
-		"-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=none", "-o", "UserKnownHostsFile=" + file, "-o", "KexAlgorithms=curve25519-sha256", "-i", ClientKeyFile}, arg...)...)
+	args := []string{"-F", "none", "-i", ClientKeyFile}
+	for _, o := range []string{"BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=none",
+		"UserKnownHostsFile=" + file, "KexAlgorithms=curve25519-sha256"} {
+		args = append(args, "-o", o)
+	}
+	cmd := exec.CommandContext(t.Context(), path, append(args, arg...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	return cmd
 }
@@ -159,7 +163,8 @@ func TestSSHClient(t *testing.T) {
 			targets = []string{h.Name, h.NameOf(3), h.Addr(3).String()}
 		}
 		for _, target := range targets {
-			out, err := sshClient(t, known, "-p", "2222", "-o", "HostKeyAlgorithms="+algorithm, "-l", "tester-bash", target, "hostname; exit 7").CombinedOutput()
+			cmd := sshClient(t, known, "-p", "2222", "-o", "HostKeyAlgorithms="+algorithm, "-l", "tester-bash", target, "hostname; exit 7")
+			out, err := cmd.CombinedOutput()
 			if err == nil || err.Error() != "exit status 7" || string(out) != h.Name+"\n" {
 				t.Errorf("%s %s: %v, %s", target, algorithm, err, out)
 			}
@@ -182,7 +187,8 @@ func TestSSHClient(t *testing.T) {
 func TestSSHUserCertificate(t *testing.T) {
 	h := New(t, Config{SSH: SSH{Server: OpenSSH}}).Hosts[0]
 	private := signer(wellKnown("somebody"))
-	cert := &ssh.Certificate{Key: private.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{NoRhosts}, ValidBefore: ssh.CertTimeInfinity}
+	cert := &ssh.Certificate{Key: private.PublicKey(), CertType: ssh.UserCert,
+		ValidPrincipals: []string{NoRhosts}, ValidBefore: ssh.CertTimeInfinity}
 	if err := cert.SignCert(rand.Reader, CA()); err != nil {
 		t.Fatal(err)
 	}
@@ -199,11 +205,15 @@ func TestSSHUserCertificate(t *testing.T) {
 
 // What a Config says wins over the rig's own settings, and over sshd's.
 func TestSSHLines(t *testing.T) {
-	h := New(t, Config{SSH: SSH{Server: OpenSSH, Lines: []string{
+	other := signer(wellKnown("somebody"))
+	h := New(t, Config{SSH: SSH{Server: OpenSSH, Authorized: `command="echo restricted" ` + authorized(other), Lines: []string{
 		"MaxStartups 1000", "UsePAM yes", "PasswordAuthentication no", "LogLevel ERROR", "PermitRootLogin no",
 		"match user tester-bash", "ForceCommand echo forced"}}}).Hosts[0]
 	if out, err := output(h, h.Addr(1), "tester-bash", "echo asked", key()); out != "forced\n" {
 		t.Errorf("ForceCommand below Match: %q, %v", out, err)
+	}
+	if out, err := output(h, h.Addr(1), "tester-dash", "echo asked", ssh.PublicKeys(other)); out != "restricted\n" {
+		t.Errorf("with another key: %q, %v", out, err)
 	}
 	if _, err := output(h, h.Addr(1), "root", "true", key()); err == nil {
 		t.Error("root is let in")
@@ -245,7 +255,8 @@ func TestSSHDConfig(t *testing.T) {
 	if err := s.check(); err != nil {
 		t.Fatal(err)
 	}
-	want := "PidFile /x\nPort 22\nLogLevel VERBOSE\nPidFile none\nTrustedUserCAKeys /run/rig/ssh/ca.pub\nModuliFile " + dir + "/etc/ssh/moduli\n" +
+	want := "PidFile /x\nPort 22\nLogLevel VERBOSE\nPidFile none\nTrustedUserCAKeys /run/rig/ssh/ca.pub\n" +
+		"ModuliFile " + dir + "/etc/ssh/moduli\n" +
 		"SshdSessionPath " + dir + "/usr/lib/openssh/sshd-session\nHostKey /run/rig/ssh/host_rsa\n" +
 		"HostCertificate /run/rig/ssh/host_rsa-cert.pub\nMatch\tall\nX11Forwarding no\n"
 	if got := s.sshdConfig(dir); got != want {
