@@ -86,6 +86,9 @@ func (a *Attempt) Next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 		return nil, nil // no answer came: the library says why
 	}
 	a.offer = nil
+	if a.ctx.Err() != nil {
+		return nil, context.Cause(a.ctx)
+	}
 
 	for _, m := range a.methods {
 		if !slices.Contains(c.AllowedMethods, m) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -184,6 +185,66 @@ func TestConnectionEnds(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if got := w.password.refused != ""; got != test.refused {
+				t.Errorf("the password counts as refused: %v", got)
+			}
+		})
+	}
+}
+
+// A host that has given no verdict in time leaves the password to the next.
+func TestNoVerdict(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	release := make(chan struct{})
+	slow := newHost(t, func(h *host) {
+		h.PasswordCallback = func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
+			cancel(errors.New("the time is over"))
+			<-release
+			return nil, errors.New("too late")
+		}
+	})
+	defer close(release)
+	w := wallet(t, Options{Password: asking(t, "x")})
+	err := login(ctx, w, user("slow"), slow)
+	if failure := (*Error)(nil); err == nil || errors.As(err, &failure) {
+		t.Errorf("got %v", err)
+	}
+	if err := login(t.Context(), w, user("quick"), newHost(t, func(h *host) { h.takePassword("x") })); err != nil {
+		t.Error(err)
+	}
+}
+
+// What servers say, and x/crypto/ssh words, when more is wrong than a refusal.
+func TestFailed(t *testing.T) {
+	keys := make([]*key, 4)
+	for i := range keys {
+		keys[i] = &key{public: newKey(t).PublicKey(), name: fmt.Sprintf("k%d", i)}
+	}
+	for _, test := range []struct {
+		name    string
+		a       Attempt
+		err     error
+		want    string
+		refused bool // the password, for all
+	}{
+		{"expired", Attempt{begun: true, alive: true, sent: true}, errors.New("ssh: handshake failed: ssh: unexpected message type 60 (expected 52)"),
+			"the password has expired there: log in with ssh and set a new one", true},
+		{"closed after keys, as dropbear does", Attempt{begun: true, alive: true, refused: keys[:3], offer: &offer{key: keys[3], announced: true}}, fmt.Errorf("ssh: handshake failed: %w", io.EOF),
+			"it allows no more attempts after 4 keys: k0", false},
+		{"closed before the password came", Attempt{begun: true, sent: true}, io.EOF, "it ended the connection in the middle of authentication", false},
+		{"half the way", Attempt{begun: true, alive: true, partial: 1, takes: []string{"hostbased"}}, errors.New("ssh: unable to authenticate, attempted methods [none], no supported methods remain"),
+			"besides what it has accepted it takes hostbased", false},
+		{"said why", Attempt{begun: true, alive: true, offer: &offer{key: keys[0], announced: true}}, errors.New(`ssh: disconnect, reason 2: "bye\r\n"`),
+			`it ended the connection with "bye"; it refused 1 key: k0`, false},
+		{"nonsense", Attempt{begun: true, alive: true}, errors.New("ssh: handshake failed: ssh: unexpected message type 99 (expected 52)"),
+			"authentication broke off (unexpected message type 99 (expected 52))", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := &test.a
+			a.w, a.ctx, a.p = wallet(t, Options{}), t.Context(), user("h")
+			if err := a.Failed(test.err); !strings.Contains(err.Error(), test.want) || !errors.Is(err, test.err) {
+				t.Errorf("got %v", err)
+			}
+			if got := a.w.password.refused == "h"; got != test.refused {
 				t.Errorf("the password counts as refused: %v", got)
 			}
 		})
