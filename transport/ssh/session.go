@@ -104,18 +104,25 @@ func (s *session) line() (string, error) {
 }
 
 // wrapped says whether the command needs the wrapper: because the user wants it, or wants stderr in its place among stdout, or because the
-// server would not pass a signal on. Before 9.8 sshd does not for root, since it has no monitor process then.
+// server would not pass a signal on. Dropbear gives a session no process group, which the wrapper needs.
 func (s *session) wrapped() bool {
-	t := s.transport
-	return t.Shell || t.Terminal == nil && (t.Merge || s.client.conn.User() == "root" && ignoresSignals(string(s.client.conn.ServerVersion())))
+	t, version := s.transport, strings.TrimPrefix(string(s.client.conn.ServerVersion()), "SSH-2.0-")
+	switch {
+	case t.Shell:
+		return true
+	case t.Plain, t.Terminal != nil, strings.HasPrefix(version, "dropbear"):
+		return false
+	}
+	return t.Merge || s.client.conn.User() == "root" && ignoresSignals(version)
 }
 
 // oneChannel says whether both outputs come as stdout.
 func (s *session) oneChannel() bool { return s.transport.Terminal != nil || s.transport.Merge }
 
+// ignoresSignals says whether an sshd does not pass signals on to root's commands: before 9.8 OpenSSH has no process to do it with.
 func ignoresSignals(version string) bool {
 	var major, minor int
-	if n, _ := fmt.Sscanf(strings.TrimPrefix(version, "SSH-2.0-"), "OpenSSH_%d.%d", &major, &minor); n < 2 {
+	if n, _ := fmt.Sscanf(version, "OpenSSH_%d.%d", &major, &minor); n < 2 {
 		return false
 	}
 	return major < 9 || major == 9 && minor < 8

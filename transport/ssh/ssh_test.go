@@ -14,13 +14,19 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"multirsh/transport"
+	"multirsh/transport/rig"
 	"multirsh/transport/ssh/auth"
 	"multirsh/transport/ssh/sshconfig"
 	"multirsh/transport/ssh/sshtest"
 	"multirsh/transport/transporttest"
 )
 
+// The tests run in a network namespace of their own where that is allowed: real servers need it.
 func TestMain(m *testing.M) {
+	rig.Enter()
+	if spec := os.Getenv(holdVar); spec != "" {
+		hold(spec)
+	}
 	os.Unsetenv("SSH_AUTH_SOCK")
 	goleak.VerifyTestMain(m)
 }
