@@ -7,7 +7,7 @@ import (
 	"io"
 	"strings"
 
-	"golang.org/x/term"
+	"golang.org/x/sys/unix"
 )
 
 // Whether an answer is shown while it is typed.
@@ -26,14 +26,13 @@ func (e *env) ask(ctx context.Context, question string, secret bool) (string, er
 		return "", errNoTerminal
 	}
 	fd := int(tty.Fd())
-	before, err := term.GetState(fd)
-	if err != nil {
-		tty.Close()
-		return "", errNoTerminal
-	}
-	if _, err := io.WriteString(tty, question); err != nil {
-		tty.Close()
-		return "", errNoTerminal
+	restore := func() {}
+	if secret {
+		// Before there is a question, unlike term.ReadPassword: who answers at once, as a script, is not shown either.
+		if restore, err = noEcho(fd); err != nil {
+			tty.Close()
+			return "", errNoTerminal
+		}
 	}
 	type answer struct {
 		line string
@@ -41,25 +40,41 @@ func (e *env) ask(ctx context.Context, question string, secret bool) (string, er
 	}
 	answered := make(chan answer, 1)
 	go func() {
-		if !secret {
-			line, err := bufio.NewReader(tty).ReadString('\n')
-			answered <- answer{strings.TrimSuffix(line, "\n"), err}
-			return
+		_, err := io.WriteString(tty, question)
+		line := ""
+		if err == nil {
+			line, err = bufio.NewReader(tty).ReadString('\n')
 		}
-		line, err := term.ReadPassword(fd)
-		answered <- answer{string(line), err}
+		answered <- answer{strings.TrimSuffix(line, "\n"), err}
 	}()
 	select {
 	case a := <-answered:
 		if secret || a.err != nil { // whose end of line was not shown
 			io.WriteString(tty, "\n")
 		}
+		restore()
 		tty.Close()
 		return a.line, a.err
 	case <-ctx.Done():
-		// Nothing ends a read of a terminal on all systems. The process ends instead, and it soon does: this is a Ctrl-C.
-		term.Restore(fd, before)
+		// Nothing ends a read of a terminal on all systems. The process ends instead, and it soon does: this was a signal.
+		restore()
 		io.WriteString(tty, "\n")
 		return "", context.Cause(ctx)
 	}
+}
+
+// noEcho has a terminal not show what is typed, until restore is called.
+func noEcho(fd int) (restore func(), err error) {
+	before, err := unix.IoctlGetTermios(fd, getTermios)
+	if err != nil {
+		return nil, err
+	}
+	silent := *before
+	silent.Lflag &^= unix.ECHO
+	silent.Lflag |= unix.ICANON | unix.ISIG
+	silent.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, setTermios, &silent); err != nil {
+		return nil, err
+	}
+	return func() { unix.IoctlSetTermios(fd, setTermios, before) }, nil
 }
