@@ -24,6 +24,7 @@ type client struct {
 	wire     *wire
 	settings *sshconfig.Settings
 	agent    bool          // the server may open channels to our agent
+	attach   chan *session // whose requests serve takes, too
 	gone     chan struct{} // closed when the connection is
 	via      *hop          // what it goes through; nil: nothing
 }
@@ -38,8 +39,21 @@ func (c *client) release() {
 // serve answers what the server asks of us, until the connection is gone.
 func (c *client) serve(channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
 	defer close(c.gone)
-	for channels != nil || requests != nil {
+	var (
+		s    *session
+		said <-chan *ssh.Request // of the session's command
+	)
+	for channels != nil || requests != nil || said != nil {
 		select {
+		case s = <-c.attach:
+			said = s.requests
+		case r, open := <-said:
+			if !open {
+				said = nil
+				close(s.closed)
+			} else {
+				s.take(r)
+			}
 		case n, open := <-channels:
 			switch {
 			case !open:
@@ -155,7 +169,7 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 	}
 	attempt.Succeeded()
 	w.phase.Store(inStart)
-	client := &client{conn: c, wire: w, settings: s, gone: make(chan struct{}), agent: t.forwards(s)}
+	client := &client{conn: c, wire: w, settings: s, attach: make(chan *session), gone: make(chan struct{}), agent: t.forwards(s)}
 	go client.serve(channels, requests)
 	return client, "", nil
 }

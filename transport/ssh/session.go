@@ -30,6 +30,7 @@ type session struct {
 	client    *client
 	channel   ssh.Channel
 	requests  <-chan *ssh.Request
+	closed    chan struct{} // closed when the channel is
 	cmd       *transport.Command
 	host      string
 	wrap      *shwrap.Wrapper // nil: the command goes as it is
@@ -58,7 +59,7 @@ const (
 
 // open opens the channel and has the server run the command.
 func (t *Transport) open(c *client, host string, cmd *transport.Command) (*session, error) {
-	s := &session{transport: t, client: c, host: host, cmd: cmd}
+	s := &session{transport: t, client: c, closed: make(chan struct{}), host: host, cmd: cmd}
 	line, err := s.line()
 	if err != nil {
 		return nil, err
@@ -175,7 +176,7 @@ type stream struct {
 }
 
 // Two sizes of buffers: a session begins with the small one, and those with much to say share the large ones.
-const smallRead, largeRead = 2 << 10, 64 << 10
+const smallRead, largeRead = 512, 64 << 10
 
 var largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeRead); return &b }}
 
@@ -257,8 +258,8 @@ func (s *session) Wait(ctx context.Context) (transport.Status, error) {
 			s.stderr.wire = s.wrap.Stderr(stderr)
 		}
 	}
+	s.attach()
 	s.others.Go(s.send)
-	s.others.Go(s.listen)
 	s.others.Go(s.stderr.run)
 	s.stdout.run()
 	return s.finish()
@@ -327,22 +328,32 @@ func (s *session) sendInput() bool {
 	return true
 }
 
-// listen takes what the server says of the command (RFC 4254 section 6.10), until the channel is closed.
-func (s *session) listen() {
-	for r := range s.requests {
-		switch r.Type {
-		case "exit-status":
-			if len(r.Payload) >= 4 {
-				s.exited(transport.Status{Known: true, Code: int(binary.BigEndian.Uint32(r.Payload) & 0xff)})
-			}
-		case "exit-signal":
-			if n := len(r.Payload); n >= 4 && int64(binary.BigEndian.Uint32(r.Payload)) <= int64(n-4) {
-				s.exited(transport.Status{Known: true, Signal: string(r.Payload[4 : 4+binary.BigEndian.Uint32(r.Payload)])})
-			}
+// attach has the connection's own goroutine take the session's requests. If the connection is gone already, those that it left are here.
+func (s *session) attach() {
+	select {
+	case s.client.attach <- s:
+	case <-s.client.gone:
+		for r := range s.requests {
+			s.take(r)
 		}
-		if r.WantReply {
-			r.Reply(false, nil)
+		close(s.closed)
+	}
+}
+
+// take takes what the server says of the command (RFC 4254 section 6.10).
+func (s *session) take(r *ssh.Request) {
+	switch r.Type {
+	case "exit-status":
+		if len(r.Payload) >= 4 {
+			s.exited(transport.Status{Known: true, Code: int(binary.BigEndian.Uint32(r.Payload) & 0xff)})
 		}
+	case "exit-signal":
+		if n := len(r.Payload); n >= 4 && int64(binary.BigEndian.Uint32(r.Payload)) <= int64(n-4) {
+			s.exited(transport.Status{Known: true, Signal: string(r.Payload[4 : 4+binary.BigEndian.Uint32(r.Payload)])})
+		}
+	}
+	if r.WantReply {
+		r.Reply(false, nil)
 	}
 }
 
@@ -396,6 +407,7 @@ func (s *session) abandon(reason error) {
 // finish waits for the rest, hangs up and says how it ended.
 func (s *session) finish() (transport.Status, error) {
 	s.others.Wait()
+	<-s.closed
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended.Store(true)

@@ -136,7 +136,18 @@ const maxLine = 32<<10 - 256
 // Start implements transport.Transport.
 func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transport.Command) (transport.Session, error) {
 	t.init()
-	s, phase, err := t.start(ctx, host, cmd)
+	var (
+		s     *session
+		phase transport.Phase
+		err   error
+	)
+	// On a goroutine of its own: a login needs a deep stack, and a goroutine keeps what its stack has grown to.
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		s, phase, err = t.start(ctx, host, cmd)
+	}()
+	<-started
 	if err != nil {
 		return nil, &transport.OpError{Phase: phase, Host: host.Name, Err: err}
 	}
