@@ -17,7 +17,7 @@ import (
 	"multirsh/transport"
 )
 
-var transports = []string{"rsh", "exec"}
+var transports = []string{"ssh", "rsh", "exec"}
 
 func read(text string) (*inventory.Inventory, error) {
 	return inventory.Read(strings.NewReader(text), "hosts.txt", transports)
@@ -78,8 +78,8 @@ func TestReadErrors(t *testing.T) {
 		{"a user=x user=y\n", "hosts.txt:1: user= is set twice on this line"},
 		{"a color=red\n", `hosts.txt:1: there is no setting "color": there is transport=, user=, port=`},
 		{"a Port=3\n", `hosts.txt:1: there is no setting "Port": there is transport=, user=, port=`},
-		{"a transport=ssh2\n", `hosts.txt:1: there is no transport "ssh2": there is rsh, exec`},
-		{"a transport=\n", `hosts.txt:1: there is no transport "": there is rsh, exec`},
+		{"a transport=ssh2\n", `hosts.txt:1: there is no transport "ssh2": there is ssh, rsh, exec`},
+		{"a transport=\n", `hosts.txt:1: there is no transport "": there is ssh, rsh, exec`},
 		{"a user=\n", `hosts.txt:1: user="" is no user name: expected letters, digits and punctuation, not beginning with '-'`},
 		{"a user=-l\n", `hosts.txt:1: user="-l" is no user name: expected letters, digits and punctuation, not beginning with '-'`},
 		{"a user=$(id)\n", `hosts.txt:1: user="$(id)" is no user name: expected letters, digits and punctuation, not beginning with '-'`},
@@ -223,6 +223,7 @@ func TestHostsExample(t *testing.T) {
 		}
 	}
 	want = append(want, host("disk1"), host("disk2"), host("disk4"),
+		transport.Host{Name: "bastion", User: "ops", Port: 2222, Transport: "ssh"},
 		transport.Host{Name: "switch1", User: "admin", Transport: "rsh"}, transport.Host{Name: "switch2", User: "admin", Transport: "rsh"},
 		transport.Host{Name: "old-printer", Port: 1514},
 		transport.Host{Name: "build1.example.com", User: "ci"}, transport.Host{Name: "build2.example.com", User: "ci"})
