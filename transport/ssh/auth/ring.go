@@ -199,7 +199,7 @@ func algorithms(format string, accepted []string) []string {
 	}
 	return slices.DeleteFunc(names, func(name string) bool {
 		if len(accepted) == 0 {
-			return name == ssh.KeyAlgoRSA || name == ssh.InsecureKeyAlgoDSA
+			return name == ssh.KeyAlgoRSA || name == "ssh-dss"
 		}
 		return !lets(name) && !(cert && lets(strings.TrimSuffix(name, "@openssh.com")+certSuffix))
 	})

@@ -93,7 +93,7 @@ func checkCertificate(cert *ssh.Certificate, host string) error {
 		return fmt.Errorf("it is for %s and not for %s: name the host with -n when signing it", nameList(cert.ValidPrincipals), host)
 	}
 	switch cert.Signature.Format {
-	case ssh.KeyAlgoRSA, ssh.InsecureKeyAlgoDSA:
+	case ssh.KeyAlgoRSA, "ssh-dss":
 		return fmt.Errorf("it is signed with %s, which is too weak: sign it again with ssh-keygen -t rsa-sha2-512", cert.Signature.Format)
 	}
 	var checker ssh.CertChecker // without SupportedCriticalOptions: there is none for hosts
