@@ -232,7 +232,8 @@ func (a *sshAgent) lied() error {
 	return fmt.Errorf("the ssh-agent at %s made a wrong signature: restart it, or do without it by IdentityAgent=none and the key's file", a.socket)
 }
 
-// watched is an agent's connection as x/crypto's client has it. Its one reader notices an agent's death when it happens, not at the next request.
+// watched is an agent's connection as x/crypto's client has it. Its one reader notices an agent's death when it happens, not at the next
+// request, unless a request is written first.
 type watched struct {
 	net.Conn
 	a *sshAgent
@@ -240,10 +241,20 @@ type watched struct {
 
 func (c watched) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.note(err)
+	return n, err
+}
+
+func (c watched) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.note(err)
+	return n, err
+}
+
+func (c watched) note(err error) {
 	if err != nil {
 		c.a.lose(fmt.Errorf("the ssh-agent at %s has gone (%v): start it again, or name the keys' files with -i", c.a.socket, cause(err)))
 	}
-	return n, err
 }
 
 // cause is an error without the words that net puts before it: the message around it has said them.
