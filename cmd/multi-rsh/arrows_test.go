@@ -13,12 +13,13 @@ import (
 // arrows says which packages of ours each package may import; its tests may import testArrows besides. A new package, or a
 // new arrow, is a decision about the design: it is written here and in docs/design.md.
 //
-//	            cmd/multi-rsh ──────────────┐          cmd/fleetsim
-//	   ┌─────────────┼────────────┐         │               │
-//	runner/output  runner/inventory         │        transport/fleet
-//	   │   └──► runner/hostlist ◄─┘         ▼               │
-//	   ▼                           transport/{execcmd,rsh}  rsh/rshtest
-//	 runner ──────► transport ◄────────────┘ │  └─► rsh/resvport ─► internal/sockdiag
+//	            cmd/multi-rsh ──────────────┐            cmd/fleetsim
+//	   ┌─────────────┼────────────┐         │                 │
+//	runner/output  runner/inventory         │          transport/fleet
+//	   │   └──► runner/hostlist ◄─┘         ▼           │          │
+//	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest
+//	 runner ──────► transport ◄────────────┘ │  │  └─► ssh/{sshconfig,hostkeys,auth}, shwrap
+//	                                         │  └─► rsh/resvport ─► internal/sockdiag
 //	                                         └────► shwrap
 var arrows = map[string][]string{
 	"cmd/multi-rsh": {

@@ -108,11 +108,9 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	if reach.ssh != nil {
 		err := e.before(signals, func(ctx context.Context) error { return e.prepareSSH(ctx, c, reach.ssh, hosts.reachedBy("ssh")) })
 		if err != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			reach.Shutdown(ctx) // jump hosts that were connected to for the keys of those behind them
 			return runner.Summary{}, err
 		}
+		defer reach.ssh.Wallet.Close()
 	}
 	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast}
 	sink := e.console(c, hosts.count, reach.retries)
@@ -185,8 +183,8 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 }
 
-// before does what comes before the run, and ends it at a signal: then nothing has been run. A second signal does not wait
-// for the end either.
+// before does what comes before the run, and ends it at a signal: then nothing has been run. A second signal waits for nothing
+// either, as for a key file that some dead server has; whatever is left then ends with the process.
 func (e *env) before(signals <-chan os.Signal, prepare func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)

@@ -64,8 +64,9 @@ func (e *env) remoteTerminal() *ssh.Terminal {
 	return t
 }
 
-// prepareSSH does what no worker may do: it asks for password, passphrases and unknown host keys, all before the run.
-func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts iter.Seq[transport.Host]) error {
+// prepareSSH does what no worker may do: it asks for password, passphrases and unknown host keys, all before the run. When it has
+// succeeded the transport has a Wallet, which the caller closes.
+func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts iter.Seq[transport.Host]) (err error) {
 	options := auth.Options{
 		Passphrase: func(file string) (string, error) { return e.ask(ctx, "Passphrase for "+file+": ", hidden) },
 	}
@@ -77,6 +78,14 @@ func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts
 		options.Password = func() (string, error) { return password, nil }
 	}
 	t.Wallet = auth.New(options)
+	defer func() {
+		if err != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			t.Shutdown(ctx) // jump hosts that were connected to for the keys of those behind them
+			t.Wallet.Close()
+		}
+	}()
 	if err := t.Prepare(ctx, hosts); err != nil {
 		return usagef("%v", err)
 	}

@@ -67,13 +67,10 @@ func (e *env) transports(c *config, hosts *selection) (*reach, error) {
 	return r, nil
 }
 
-// close lets go of what outlives the sessions: the reserved ports' state, the agents and the keys.
+// close lets go of the reserved ports.
 func (r *reach) close() {
 	if r.ports != nil {
 		r.ports.Close()
-	}
-	if r.ssh != nil && r.ssh.Wallet != nil {
-		r.ssh.Wallet.Close()
 	}
 }
 
