@@ -60,11 +60,7 @@ func (c *config) suits(by map[string]bool) error {
 		if as == "" || slices.ContainsFunc(transports, func(t string) bool { return by[t] }) {
 			continue
 		}
-		why := "and no host here is reached by it"
-		if o.name == "plain" && by["ssh"] {
-			why = "and ssh sends the text of the command as it is anyway"
-		}
-		return usagef("%s is for %s, %s; leave it out", as, strings.Join(transports, " and "), why)
+		return usagef("%s is for %s, and no host here is reached by it; leave it out", as, strings.Join(transports, " and "))
 	}
 	switch plain := c.plain && by["rsh"]; {
 	case plain && c.killOnDisconnect:
@@ -73,6 +69,8 @@ func (c *config) suits(by map[string]bool) error {
 		return usagef("--plain sends the bare text, and --input needs what --plain leaves out; give one of them")
 	case plain && c.largestStatus:
 		return usagef("with --plain no exit status is known, so -S has nothing to tell; give one of them")
+	case by["ssh"] && c.plain && (c.sh || c.merge):
+		return usagef("--plain sends the text as it is, and --sh and --merge put it below a wrapper; give one of them")
 	case by["ssh"] && c.given["kill-on-disconnect"] != "" && !c.sh:
 		return usagef("--kill-on-disconnect needs --sh with ssh, whose servers let a command live on; give --sh too")
 	}

@@ -38,7 +38,7 @@ var options = []*option{
 
 	{name: "transport", letters: "R", arg: "NAME", group: "Transport", text: "ssh, rsh, or exec: local commands with %h %u %n"},
 	{name: "kill-on-disconnect", only: "rsh ssh", group: "Transport", text: "the command ends when the connection does"},
-	{name: "plain", only: "rsh", group: "Transport", text: "rsh: bare text (switches, filers), no exit status"},
+	{name: "plain", only: "rsh ssh", group: "Transport", text: "bare text (switches, filers); rsh: no exit status"},
 
 	{name: "ssh-config", letters: "F", arg: "FILE", only: "ssh", group: "SSH", text: "instead of ~/.ssh/config and the system's; or none"},
 	{name: "ssh-option", letters: "o", arg: "KEY=VALUE", many: true, weakens: true, only: "ssh", group: "SSH", text: "a line of ssh_config(5); repeatable"},
