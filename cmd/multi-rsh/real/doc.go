@@ -1,6 +1,7 @@
-// Package real holds the tests and benchmarks of the whole program: the built binary against real in.rshd hosts (package
-// rig) and against a simulated fleet, as a user runs it, beside pdsh where that is installed.
+// Package real holds the tests and benchmarks of the whole program: the built binary against real hosts with in.rshd or sshd
+// (package rig) and against simulated fleets, as a user runs it, beside pdsh, clush and parallel-ssh where those are installed.
 //
-//	go test ./cmd/multi-rsh/real                                  the promises, on a small rig
-//	go test ./cmd/multi-rsh/real -run TestNumbers -numbers FILE   the benchmark table; "make bench" does this
+//	go test ./cmd/multi-rsh/real                                      the promises, on a small rig
+//	go test ./cmd/multi-rsh/real -run TestNumbers -numbers FILE       the benchmark tables; "make bench" does this
+//	go test ./cmd/multi-rsh/real -run TestNumbers/ssh -numbers FILE   that of ssh alone; the other in FILE stays
 package real

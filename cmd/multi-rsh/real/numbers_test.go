@@ -38,42 +38,71 @@ func (tab *table) add(ok bool, what, goal, here, peer string) {
 	fmt.Print(line)
 }
 
-// TestNumbers is the benchmark: the main jobs on real and simulated hosts, beside pdsh, and the table of what came out.
+// TestNumbers is the benchmark: the main jobs on real and simulated hosts, beside what else does them, and the tables of what came
+// out, one for each transport.
 func TestNumbers(t *testing.T) {
 	if *numbers == "" {
 		t.Skip("a benchmark of several minutes: make bench")
 	}
-	tab := &table{t: t}
-	for _, daemon := range []rig.Daemon{rig.Redone, rig.Netkit} {
-		realNumbers(t, tab, daemon)
-	}
-	simulatedNumbers(t, tab)
-	if err := os.WriteFile(*numbers, []byte(page(tab.text.String())), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	t.Run("rsh", func(t *testing.T) {
+		tab := &table{t: t}
+		for _, daemon := range []rig.Daemon{rig.Redone, rig.Netkit} {
+			realNumbers(t, tab, daemon)
+		}
+		simulatedNumbers(t, tab)
+		tab.write("rsh", versions("pdsh"), rshPage, "pdsh -R rsh")
+	})
+	t.Run("ssh", func(t *testing.T) {
+		tab := &table{t: t}
+		realSSHNumbers(t, tab)
+		tab.write("ssh", versions("pdsh", "clustershell", "pssh", "openssh-client"), sshPage, "the others")
+	})
 }
 
-func page(rows string) string {
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf(`# Benchmarks
+const title = "# Benchmarks\n"
 
-Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
-Real hosts are in.rshd of Debian's two packages, 32 hosts each in a network namespace of its own, 100 addresses a host, all on
+const rshPage = `Real hosts are in.rshd of Debian's two packages, 32 hosts each in a network namespace of its own, 100 addresses a host, all on
 this machine, so that the hosts' work shares its CPUs with the client's. Simulated hosts are "fleetsim --fast" on loopback, without a
 shell behind it. CPU is user and system time of the client process alone, memory its peak resident size. Ratios and
-counts carry over to other machines, times do not.
+counts carry over to other machines, times do not.`
 
-| what | to reach | multi-rsh | pdsh -R rsh, same run |
+// write puts the table into the file, in the place of an earlier one of that transport. The other's stays.
+func (tab *table) write(transport, versions, about, peer string) {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	text := fmt.Sprintf(`
+## %s
+
+Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
+%s
+
+| what | to reach | multi-rsh | %s, same run |
 |---|---|---|---|
-%s`, time.Now().Format("2006-01-02"), strings.TrimSpace(string(kernel)), runtime.NumCPU(), runtime.Version(), pdshVersion(), rows)
+%s`, transport, time.Now().Format("2006-01-02"), strings.TrimSpace(string(kernel)), runtime.NumCPU(), runtime.Version(), versions,
+		about, peer, tab.text.String())
+	before, _ := os.ReadFile(*numbers)
+	sections := map[string]string{}
+	for _, section := range strings.Split(string(before), "\n## ")[1:] {
+		name, _, _ := strings.Cut(section, "\n")
+		sections[name] = "\n## " + strings.TrimSuffix(section, "\n") + "\n"
+	}
+	sections[transport] = text
+	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]), 0o644); err != nil {
+		tab.t.Fatal(err)
+	}
 }
 
-func pdshVersion() string {
-	out, err := exec.Command("dpkg-query", "-W", "-f", "${Package} ${Version}", "pdsh").Output()
-	if err != nil {
-		return "no pdsh"
+// versions are those of Debian's packages, without the ones that are not installed.
+func versions(packages ...string) string {
+	var found []string
+	for _, name := range packages {
+		if out, err := exec.Command("dpkg-query", "-W", "-f", "${Package} ${Version}", name).Output(); err == nil {
+			found = append(found, string(out))
+		}
 	}
-	return string(out)
+	if found == nil {
+		return "nothing to compare with"
+	}
+	return strings.Join(found, ", ")
 }
 
 var havePdsh = func() bool { _, err := exec.LookPath("pdsh"); return err == nil }()
@@ -232,8 +261,8 @@ func killNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string) {
 	until(t, "the commands have ended", func() bool { return sleepers(t, r, "20") == 0 })
 }
 
-// simulate starts a fleet and waits until it is ready.
-func simulate(t *testing.T, args ...string) (stop func()) {
+// simulate starts a fleet and waits until it is ready. To stop it returns what it says at its end.
+func simulate(t *testing.T, args ...string) (stop func() string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "fleetsim"), args...)
 	cmd.Stderr = os.Stderr
@@ -244,14 +273,17 @@ func simulate(t *testing.T, args ...string) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	first, err := bufio.NewReader(out).ReadString('\n')
+	said := bufio.NewReader(out)
+	first, err := said.ReadString('\n')
 	if err != nil {
 		t.Fatalf("fleetsim: %v", err)
 	}
 	fmt.Print(first)
-	return func() {
+	return func() string {
 		cmd.Process.Signal(syscall.SIGTERM)
+		last, _ := said.ReadString('\n')
 		cmd.Wait()
+		return last
 	}
 }
 
