@@ -23,10 +23,12 @@ func (c *closing) context() context.Context {
 	return c.ctx
 }
 
-// hurry has everything that is closing reset.
-func (c *closing) hurry() {
+// hurry has everything that is closing reset when what it returns is called. Called late, that does nothing to the next run.
+func (c *closing) hurry() context.CancelFunc {
 	c.context()
-	c.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cancel
 }
 
 // reset is for the next run.
@@ -48,16 +50,13 @@ func (t *Transport) hangUp(c *client) {
 		defer cancel()
 		stop := context.AfterFunc(ctx, func() { c.wire.close() })
 		defer stop()
-		switch {
-		case disconnect(c.conn) != nil:
+		if disconnect(c.conn) == nil {
+			c.wire.takeBack()
+		} else {
 			c.wire.close()
-			<-c.gone
-		case c.wire.takeBack():
-			<-c.gone
-			c.wire.awaitEnd(deadline)
-		default:
-			<-c.gone
 		}
+		<-c.gone
+		c.wire.awaitEnd(deadline)
 		if c.wire.reset.Load() {
 			t.stats.reset.Add(1)
 		} else {

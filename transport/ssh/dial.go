@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,7 +24,7 @@ type client struct {
 	conn     ssh.Conn
 	wire     *wire
 	settings *sshconfig.Settings
-	agent    bool          // the server may open channels to our agent
+	agent    atomic.Bool   // the server may open channels to our agent: a session has asked for that
 	attach   chan *session // whose requests serve takes, too
 	gone     chan struct{} // closed when the connection is
 	via      *hop          // what it goes through; nil: nothing
@@ -58,7 +59,7 @@ func (c *client) serve(channels <-chan ssh.NewChannel, requests <-chan *ssh.Requ
 			switch {
 			case !open:
 				channels = nil
-			case c.agent && n.ChannelType() == "auth-agent@openssh.com":
+			case c.agent.Load() && n.ChannelType() == "auth-agent@openssh.com":
 				go c.forwardAgent(n)
 			default:
 				n.Reject(ssh.Prohibited, "not asked for")
@@ -169,18 +170,22 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 	}
 	attempt.Succeeded()
 	w.phase.Store(inStart)
-	client := &client{conn: c, wire: w, settings: s, attach: make(chan *session), gone: make(chan struct{}), agent: t.forwards(s)}
+	client := &client{conn: c, wire: w, settings: s, attach: make(chan *session), gone: make(chan struct{})}
 	go client.serve(channels, requests)
 	return client, "", nil
 }
 
 // begin has a new connection used, and hangs it up if that fails.
 func (t *Transport) begin(ctx context.Context, c *client, use func(*client) error) (transport.Phase, error) {
-	stop := context.AfterFunc(ctx, func() { t.hangUp(c) })
+	hungUp := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		t.hangUp(c)
+		close(hungUp)
+	})
 	err := use(c)
-	inTime := stop()
 	switch {
-	case !inTime:
+	case !stop():
+		<-hungUp // Shutdown, which may come next, shall know of it
 		return transport.PhaseStart, context.Cause(ctx)
 	case err != nil:
 		t.hangUp(c)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,7 +32,9 @@ const (
 type hop struct {
 	key    string // who it is and how it is reached
 	name   string
-	ready  chan struct{} // closed when client or err is there
+	depth  int                // how many jump hosts lead to what is behind it
+	giveUp context.CancelFunc // ends the connecting
+	ready  chan struct{}      // closed when client or err is there
 	client *client
 	err    error
 	slots  chan struct{}
@@ -97,20 +98,26 @@ func (t *Transport) hop(ctx context.Context, jumps []sshconfig.Jump) (*hop, erro
 	}
 	var key strings.Builder
 	for _, s := range chain {
-		fmt.Fprintf(&key, "%s@%s:%d ", s.User, s.HostName, s.Port)
+		fmt.Fprintf(&key, "%s@%s:%d by %q ", s.User, s.HostName, s.Port, s.ProxyCommand)
 	}
 	s := chain[len(chain)-1]
 	t.hops.mu.Lock()
 	h := t.hops.all[key.String()]
 	if h == nil || h.lost() {
-		h = &hop{key: key.String(), name: s.OriginalHost, ready: make(chan struct{}), slots: make(chan struct{}, perHop)}
+		if h != nil {
+			t.hangUp(h.client) // for the place that it has in the jump host before it
+		}
+		// Connecting is not the doing of the host that comes first, so it does not end with that host's context.
+		connecting, giveUp := context.WithCancel(t.closing.context())
+		h = &hop{key: key.String(), name: s.OriginalHost, depth: len(chain), giveUp: giveUp, ready: make(chan struct{}), slots: make(chan struct{}, perHop)}
 		if t.hops.all == nil {
 			t.hops.all = make(map[string]*hop)
 		}
 		t.hops.all[h.key] = h
 		t.closing.Go(func() {
+			defer giveUp()
 			defer close(h.ready)
-			t.connectHop(h, s)
+			h.client, h.err = t.connectHop(connecting, s)
 		})
 	}
 	t.hops.mu.Unlock()
@@ -125,21 +132,20 @@ func (t *Transport) hop(ctx context.Context, jumps []sshconfig.Jump) (*hop, erro
 	return h, nil
 }
 
-// connectHop is not the doing of the host that came first, so it does not end with that host's context.
-func (t *Transport) connectHop(h *hop, s *sshconfig.Settings) {
-	ctx := t.closing.context()
+func (t *Transport) connectHop(ctx context.Context, s *sshconfig.Settings) (c *client, err error) {
 	verify, err := t.verifier(s)
 	if err != nil {
-		h.err = err
-		return
+		return nil, err
 	}
-	_, h.err = t.connect(ctx, s, verify, func(c *client) error {
-		h.client = c
+	_, err = t.connect(ctx, s, verify, func(connected *client) error {
+		c = connected
 		return nil
 	})
-	if h.err == nil {
-		h.client.keepAlive(func(error) {})
+	if err != nil {
+		return nil, err // the client was hung up
 	}
+	c.keepAlive(func(error) {})
+	return c, nil
 }
 
 // lost says whether a connection that was there is gone. A failed one is not tried again: its hosts would wait for the same end.
@@ -160,17 +166,17 @@ func (h *hop) lost() bool {
 	}
 }
 
-// take empties the jump hosts for the end of a run: those that are connected, the farthest from us first.
-func (h *hops) take() (connected []*hop) {
+// take empties the jump hosts for the end of a run: those that are connected, by how far they are. Nobody waits for the others any more.
+func (h *hops) take() (connected [longestChain + 1][]*hop) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, hop := range h.all {
-		if hop.client != nil {
-			connected = append(connected, hop)
+		hop.giveUp()
+		if <-hop.ready; hop.client != nil {
+			connected[hop.depth] = append(connected[hop.depth], hop)
 		}
 	}
 	clear(h.all)
-	slices.SortFunc(connected, func(a, b *hop) int { return strings.Count(b.key, " ") - strings.Count(a.key, " ") })
 	return connected
 }
 
@@ -197,7 +203,7 @@ func (h *hop) dial(ctx context.Context, host string, port uint16) (net.Conn, err
 			return nil, h.explain(o.err, host, port)
 		}
 		go ssh.DiscardRequests(o.requests)
-		return &channelConn{Channel: o.ch, hop: h}, nil
+		return newChannelConn(o.ch, h), nil
 	case <-ctx.Done():
 		go func() {
 			if o := <-open; o.err == nil {
@@ -218,24 +224,39 @@ func (h *hop) explain(err error, host string, port uint16) error {
 	to := net.JoinHostPort(host, strconv.Itoa(int(port)))
 	switch {
 	case refusal.Reason == ssh.Prohibited:
-		return fmt.Errorf("jump host %s forwards nothing to %s (AllowTcpForwarding, PermitOpen in its sshd_config): %s", h.name, to, refusal.Message)
+		return fmt.Errorf("jump host %s forwards nothing to %s (AllowTcpForwarding, PermitOpen in its sshd_config): it says %q", h.name, to, abbreviate(refusal.Message))
 	case strings.Contains(strings.ToLower(refusal.Message), "refused"):
 		return &wrapped{fmt.Sprintf("nobody listens on %s, says jump host %s", to, h.name), syscall.ECONNREFUSED}
 	}
-	return &wrapped{fmt.Sprintf("jump host %s cannot reach %s: %s", h.name, to, refusal.Message), syscall.EHOSTUNREACH}
+	return &wrapped{fmt.Sprintf("jump host %s cannot reach %s: it says %q", h.name, to, abbreviate(refusal.Message)), syscall.EHOSTUNREACH}
 }
 
-// channelConn is a channel as a connection. Deadlines are not for it: closing it is what ends its reads.
+// channelConn is a channel as a connection. A channel can only be closed together with the jump host, which may be dead or slow; closing
+// this ends reads and writes at once and tells the jump host behind that. What passes the bytes on ends with the channel.
 type channelConn struct {
-	ssh.Channel
-	hop *hop
+	net.Conn // our end of a pipe
+	channel  ssh.Channel
+	hop      *hop
 }
 
-func (c *channelConn) LocalAddr() net.Addr            { return c.hop.client.conn.LocalAddr() }
-func (c *channelConn) RemoteAddr() net.Addr           { return c.hop.client.conn.RemoteAddr() }
-func (*channelConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
-func (*channelConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
-func (*channelConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+func newChannelConn(ch ssh.Channel, h *hop) *channelConn {
+	near, far := net.Pipe()
+	pass := func(to io.Writer, from io.Reader) {
+		io.CopyBuffer(to, from, make([]byte, 8<<10))
+		far.Close()
+	}
+	go pass(far, ch)
+	go pass(ch, far)
+	return &channelConn{near, ch, h}
+}
+
+func (c *channelConn) Close() error {
+	go c.channel.Close()
+	return c.Conn.Close()
+}
+
+func (c *channelConn) LocalAddr() net.Addr  { return c.hop.client.conn.LocalAddr() }
+func (c *channelConn) RemoteAddr() net.Addr { return c.hop.client.conn.RemoteAddr() }
 
 // proxy runs a ProxyCommand, whose input and output are the connection.
 func (t *Transport) proxy(command string) (net.Conn, error) {
@@ -250,48 +271,44 @@ func (t *Transport) proxy(command string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
+	out, theirs, err := os.Pipe() // not of cmd, for its deadlines
 	if err != nil {
+		in.Close()
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	cmd.Stdout = theirs
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		out.Close()
 		return nil, fmt.Errorf("ProxyCommand: %w", err)
 	}
-	c := &proxyConn{Reader: out, Writer: in, pipes: []io.Closer{in, out}, group: cmd.Process.Pid}
-	t.closing.Go(func() { c.wait(cmd.Process) })
-	return c, nil
+	return &proxyConn{Reader: out, Writer: in, transport: t, in: in, out: out, process: cmd.Process}, nil
 }
 
-// proxyConn is a ProxyCommand as a connection. Closing it ends the command.
+// proxyConn is a ProxyCommand as a connection. Closing it ends the command, which Shutdown waits for.
 type proxyConn struct {
 	io.Reader
 	io.Writer
-	pipes []io.Closer
-
-	mu    sync.Mutex
-	group int // process group; 0: it has ended
+	transport *Transport
+	in        io.Closer
+	out       *os.File
+	process   *os.Process
 }
 
-func (c *proxyConn) wait(p *os.Process) {
-	p.Wait()
-	c.mu.Lock()
-	c.group = 0
-	c.mu.Unlock()
-}
-
+// Close asks the command to end, and makes it when it has not within closeTimeout. It stays a zombie until here, so that its process group
+// is no other's.
 func (c *proxyConn) Close() error {
-	var first error
-	for _, pipe := range c.pipes {
-		if err := pipe.Close(); first == nil {
-			first = err
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.group != 0 {
-		syscall.Kill(-c.group, syscall.SIGTERM)
-	}
-	return first
+	group := -c.process.Pid
+	syscall.Kill(group, syscall.SIGTERM)
+	c.transport.closing.Go(func() {
+		ctx, cancel := context.WithTimeout(c.transport.closing.context(), closeTimeout)
+		defer cancel()
+		stop := context.AfterFunc(ctx, func() { syscall.Kill(group, syscall.SIGKILL) })
+		defer stop()
+		c.process.Wait()
+	})
+	return errors.Join(c.in.Close(), c.out.Close())
 }
 
 // pipeAddr is the address of a ProxyCommand.
@@ -300,14 +317,14 @@ type pipeAddr struct{}
 func (pipeAddr) Network() string { return "pipe" }
 func (pipeAddr) String() string  { return "ProxyCommand" }
 
-func (*proxyConn) LocalAddr() net.Addr              { return pipeAddr{} }
-func (*proxyConn) RemoteAddr() net.Addr             { return pipeAddr{} }
-func (*proxyConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
-func (*proxyConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
-func (*proxyConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+func (*proxyConn) LocalAddr() net.Addr                 { return pipeAddr{} }
+func (*proxyConn) RemoteAddr() net.Addr                { return pipeAddr{} }
+func (*proxyConn) SetDeadline(time.Time) error         { return errors.ErrUnsupported }
+func (c *proxyConn) SetReadDeadline(t time.Time) error { return c.out.SetReadDeadline(t) }
+func (*proxyConn) SetWriteDeadline(time.Time) error    { return errors.ErrUnsupported }
 
-// hopError is a failure of a jump host. What it stands for is that the host behind cannot be reached, whatever the hop's own reason:
-// but for a deadline, or a key or login of the hop, which the user has to mend.
+// hopError is a failure of a jump host. What it stands for is that the host behind cannot be reached, whatever the hop's own reason: but
+// for its key or our login there, which the user has to mend.
 type hopError struct {
 	name string
 	err  error

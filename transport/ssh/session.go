@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,8 +38,10 @@ type session struct {
 
 	stdout, stderr *stream
 	others         sync.WaitGroup // the goroutines beside Wait's
-	input          atomic.Int32
-	ended          atomic.Bool // Wait has seen the end
+	ended          atomic.Bool    // Wait has seen the end
+
+	writing sync.Mutex // held by open until send has sent the preamble: no stop line goes before that, and none within another write
+	input   int        // the state of the input, under writing
 
 	mu      sync.Mutex
 	exit    transport.Status // what the server has said
@@ -52,9 +55,9 @@ type session struct {
 
 // The states of session.input.
 const (
-	inputDone    = iota // nothing, or all of it: a stop line will be read
+	inputDone    = iota // none, or all of it: a stop line will be read
 	inputSending        // it is on its way: only its breaking off stops the command
-	inputCut            // broken off by Signal
+	inputCut            // Signal has it broken off
 )
 
 // open opens the channel and has the server run the command.
@@ -72,15 +75,16 @@ func (t *Transport) open(c *client, host string, cmd *transport.Command) (*sessi
 		go ssh.DiscardRequests(s.requests)
 		return nil, err
 	}
+	s.writing.Lock()
 	return s, nil
 }
 
 // channelError is why a server opens no session.
 func channelError(err error) error {
 	if refusal := (*ssh.OpenChannelError)(nil); errors.As(err, &refusal) {
-		return &wrapped{fmt.Sprintf("the server opens no session (MaxSessions, or an account for forwarding alone?): %s", refusal.Message), transport.ErrProtocol}
+		return &wrapped{fmt.Sprintf("the server opens no session (MaxSessions, or an account for forwarding alone?): it says %q", abbreviate(refusal.Message)), transport.ErrProtocol}
 	}
-	return errors.New("the server broke the connection off before the command was sent")
+	return &wrapped{"the server broke the connection off before the command was sent", syscall.EHOSTUNREACH}
 }
 
 // line is what is sent to be run: the command as it is, or what runs it below the wrapper.
@@ -137,7 +141,8 @@ func (s *session) ask(line string) error {
 		name, value, _ := strings.Cut(pair, "=")
 		s.channel.SendRequest("env", false, ssh.Marshal(&struct{ Name, Value string }{name, value}))
 	}
-	if s.client.agent {
+	if s.transport.forwards(s.client.settings) {
+		s.client.agent.Store(true)
 		s.channel.SendRequest("auth-agent-req@openssh.com", false, nil)
 	}
 	if tty := s.transport.Terminal; tty != nil {
@@ -287,21 +292,23 @@ func (l *locked) Write(p []byte) (int, error) {
 // send brings the input to the host, and its end.
 func (s *session) send() {
 	if s.wrap != nil {
-		s.input.Store(inputSending)
-		if _, err := s.channel.Write(s.wrap.Preamble()); err != nil {
-			return
-		}
+		s.channel.Write(s.wrap.Preamble())
 	}
-	if s.cmd.Stdin != nil {
-		if !s.sendInput() {
-			return
-		}
+	input := s.cmd.Stdin != nil && s.cmd.Stdin.Size() > 0
+	if input {
+		s.input = inputSending
 	}
-	if s.wrap == nil {
-		s.channel.CloseWrite()
+	s.writing.Unlock()
+	if input && !s.sendInput() {
 		return
 	}
-	if s.input.CompareAndSwap(inputSending, inputDone) && s.cmd.Stdin != nil && s.cmd.Stdin.Size() > 0 {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	switch {
+	case s.wrap == nil:
+		s.channel.CloseWrite()
+	case s.input == inputSending:
+		s.input = inputDone
 		s.channel.Write(s.wrap.Go())
 	}
 }
@@ -323,9 +330,20 @@ func (s *session) sendInput() bool {
 		if _, err := s.channel.Write((*buf)[:n]); err != nil {
 			return false // the command takes no more, which its status tells
 		}
+		if s.cut() {
+			s.channel.CloseWrite()
+			return false
+		}
 		at += int64(n)
 	}
 	return true
+}
+
+// cut says whether the input is to be broken off.
+func (s *session) cut() bool {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.input == inputCut
 }
 
 // attach has the connection's own goroutine take the session's requests. If the connection is gone already, those that it left are here.
@@ -345,16 +363,26 @@ func (s *session) take(r *ssh.Request) {
 	switch r.Type {
 	case "exit-status":
 		if len(r.Payload) >= 4 {
-			s.exited(transport.Status{Known: true, Code: int(binary.BigEndian.Uint32(r.Payload) & 0xff)})
+			// A host that is no Unix has larger ones, and none of them is to look like a success.
+			s.exited(transport.Status{Known: true, Code: int(min(binary.BigEndian.Uint32(r.Payload), 255))})
 		}
 	case "exit-signal":
 		if n := len(r.Payload); n >= 4 && int64(binary.BigEndian.Uint32(r.Payload)) <= int64(n-4) {
-			s.exited(transport.Status{Known: true, Signal: string(r.Payload[4 : 4+binary.BigEndian.Uint32(r.Payload)])})
+			s.exited(transport.Status{Known: true, Signal: signalName(r.Payload[4 : 4+binary.BigEndian.Uint32(r.Payload)])})
 		}
 	}
 	if r.WantReply {
 		r.Reply(false, nil)
 	}
+}
+
+// signalName is the name of a signal as a host gives it, fit to be shown.
+func signalName(name []byte) string {
+	unfit := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	if len(name) == 0 || len(name) > 64 || bytes.ContainsFunc(name, unfit) {
+		return "UNKNOWN"
+	}
+	return string(name)
 }
 
 // exited notes how the command has ended; the first word counts.
@@ -457,7 +485,11 @@ func (s *session) failure(status transport.Status) error {
 		if s.stderr.wire != nil {
 			text += "\n" + string(s.stderr.wire.Noise())
 		}
-		return &wrapped{fmt.Sprintf("the command did not start; the host says %q", abbreviate(strings.TrimSpace(text))), transport.ErrProtocol}
+		text = strings.TrimSpace(text)
+		if text == "" && !s.exit.Known {
+			return &wrapped{"the session broke off before the command had started", syscall.EHOSTUNREACH}
+		}
+		return &wrapped{fmt.Sprintf("the command did not start; the host says %q", abbreviate(text)), transport.ErrProtocol}
 	case !status.Known:
 		return fmt.Errorf("%w before the command's exit status had come: %s", transport.ErrLost, s.lost())
 	}
@@ -485,17 +517,23 @@ func (s *session) Signal(sig os.Signal) error {
 	if !ok || !known {
 		return errors.ErrUnsupported
 	}
-	if s.wrap != nil {
-		return s.stop(sig)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended.Load() {
 		return os.ErrProcessDone
 	}
+	if s.wrap != nil {
+		return s.stop(sig)
+	}
 	s.request(name)
 	if number != syscall.SIGKILL && s.killer == nil {
-		s.killer = time.AfterFunc(time.Second, func() { s.request("KILL") })
+		s.killer = time.AfterFunc(time.Second, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !s.ended.Load() {
+				s.request("KILL")
+			}
+		})
 	}
 	return nil
 }
@@ -505,23 +543,29 @@ var signals = map[syscall.Signal]string{
 	syscall.SIGUSR1: "USR1", syscall.SIGUSR2: "USR2",
 }
 
-// request asks for a signal without waiting for the wire.
+// request asks for a signal without waiting for the wire. The caller holds the lock.
 func (s *session) request(name string) {
 	s.transport.closing.Go(func() {
 		s.channel.SendRequest("signal", false, ssh.Marshal(&struct{ Name string }{name}))
 	})
 }
 
-// stop is Signal below the wrapper. No stop line can overtake the input: that it breaks off is the stop.
+// stop is Signal below the wrapper. No stop line can overtake the input: that it breaks off is the stop. Only the goroutine that sends it may
+// end it, and if the host takes no more for now the host would not see that end either. The caller holds the lock.
 func (s *session) stop(sig os.Signal) error {
-	if s.input.CompareAndSwap(inputSending, inputCut) && s.cmd.Stdin != nil {
-		return s.channel.CloseWrite()
-	}
 	line, err := shwrap.Stop(sig)
 	if err != nil {
 		return err
 	}
-	s.transport.closing.Go(func() { s.channel.Write(line) })
+	s.transport.closing.Go(func() {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		if s.input == inputSending {
+			s.input = inputCut
+		} else if s.input == inputDone {
+			s.channel.Write(line)
+		}
+	})
 	return nil
 }
 
@@ -588,6 +632,8 @@ func (c *client) forwardAgent(n ssh.NewChannel) {
 	go func() {
 		io.Copy(agent, ch)
 		agent.(*net.UnixConn).CloseWrite()
+		<-c.gone // and then it need not answer any more
+		agent.Close()
 	}()
 	io.Copy(ch, agent)
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -230,3 +232,135 @@ func TestResetInstead(t *testing.T) {
 
 // opaque is a connection of another make than package ssh's.
 type opaque struct{ ssh.Conn }
+
+// What a server says of the end is never taken for more than it is.
+func TestExits(t *testing.T) {
+	code := func(n uint32) []byte { return ssh.Marshal(&struct{ N uint32 }{n}) }
+	signal := func(name string) []byte {
+		return ssh.Marshal(&struct {
+			Name    string
+			Core    bool
+			Message string
+			Tag     string
+		}{name, false, "", ""})
+	}
+	for _, tt := range []struct {
+		name     string
+		requests []ssh.Request
+		want     transport.Status
+	}{
+		{"status", []ssh.Request{{Type: "exit-status", Payload: code(3)}}, transport.Status{Known: true, Code: 3}},
+		{"large status", []ssh.Request{{Type: "exit-status", Payload: code(256)}}, transport.Status{Known: true, Code: 255}},
+		{"short status", []ssh.Request{{Type: "exit-status", Payload: []byte{0, 0}}}, transport.Status{}},
+		{"signal", []ssh.Request{{Type: "exit-signal", Payload: signal("TERM")}}, transport.Status{Known: true, Signal: "TERM"}},
+		{"signal, then status", []ssh.Request{{Type: "exit-signal", Payload: signal("TERM")}, {Type: "exit-status", Payload: code(0)}}, transport.Status{Known: true, Signal: "TERM"}},
+		{"nameless signal", []ssh.Request{{Type: "exit-signal", Payload: signal("")}}, transport.Status{Known: true, Signal: "UNKNOWN"}},
+		{"signal for the terminal", []ssh.Request{{Type: "exit-signal", Payload: signal("\x1b[2J")}}, transport.Status{Known: true, Signal: "UNKNOWN"}},
+		{"signal that is not there", []ssh.Request{{Type: "exit-signal", Payload: []byte{0xff, 0xff, 0xff, 0xff}}}, transport.Status{}},
+	} {
+		s := &session{stdout: &stream{}, stderr: &stream{}}
+		for _, r := range tt.requests {
+			s.take(&r)
+		}
+		s.ended.Store(true) // for the drainer
+		if s.exit != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, s.exit, tt.want)
+		}
+	}
+}
+
+// A stop that comes before Wait, or several at once, stop the command all the same.
+func TestStopWrapped(t *testing.T) {
+	for name, input := range map[string]*io.SectionReader{
+		"no input": nil,
+		"input":    io.NewSectionReader(bytes.NewReader(make([]byte, 1<<20)), 0, 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t)
+			_, host := h.serve(&sshtest.Server{})
+			tr := h.transport()
+			tr.Shell = true
+			s, err := tr.Start(t.Context(), host, &transport.Command{Line: "cat >/dev/null; sleep 1000", Stdin: input})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 8 {
+				if err := s.Signal(syscall.SIGTERM); err != nil {
+					t.Error(err)
+				}
+			}
+			if status, err := s.Wait(t.Context()); !status.Started || err != nil && !errors.Is(err, transport.ErrLost) {
+				t.Errorf("%+v, %v", status, err)
+			}
+		})
+	}
+}
+
+// A stop in mid-input breaks the input off: the command does not get the rest.
+func TestStopInInput(t *testing.T) {
+	h := newHome(t)
+	_, host := h.serve(&sshtest.Server{})
+	tr := h.transport()
+	tr.Shell = true
+	up := make(chan struct{})
+	out := &record{want: 1, until: func() { close(up) }}
+	input := io.NewSectionReader(zeros{}, 0, 1<<40)
+	s, err := tr.Start(t.Context(), host, &transport.Command{Line: "echo up; cat >/dev/null; sleep 1000", Stdin: input, Stdout: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-up
+		s.Signal(syscall.SIGTERM)
+	}()
+	if status, err := s.Wait(t.Context()); !status.Started || err != nil && !errors.Is(err, transport.ErrLost) {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
+// zeros is an input without end.
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+// What breaks off before the wrapper has begun has not run.
+func TestWrappedNotStarted(t *testing.T) {
+	h := newHome(t)
+	_, host := h.serve(&sshtest.Server{Answer: func(*sshtest.Exec) transport.Status { return transport.Status{} }})
+	tr := h.transport()
+	tr.Shell = true
+	if got := run(t, tr, host, line); got.status.Started || !errors.Is(got.err, syscall.EHOSTUNREACH) || errors.Is(got.err, transport.ErrProtocol) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A start whose time ends as it succeeds is over when it says so: Shutdown finds its connection.
+func TestStartJustTooLate(t *testing.T) {
+	h := newHome(t)
+	_, host := h.serve(&sshtest.Server{})
+	tr := h.transport()
+	settings, err := tr.settings(t.Context(), host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify, err := tr.verifier(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.init()
+	const starts = 50
+	for i := range starts {
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := tr.connect(ctx, settings, verify, func(*client) error {
+			cancel()
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+		tr.Shutdown(t.Context())
+		if s := tr.Stats(); s.ClosedFirst+s.Reset != i+1 {
+			t.Fatalf("after %d starts %+v", i+1, s)
+		}
+	}
+}

@@ -23,10 +23,13 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"multirsh/transport"
 	"multirsh/transport/shwrap"
@@ -168,6 +171,9 @@ func (t *Transport) start(ctx context.Context, host transport.Host, cmd *transpo
 		s, err = t.open(c, host.Name, cmd)
 		return err
 	})
+	if err != nil && s != nil { // too late
+		go ssh.DiscardRequests(s.requests) // nobody else reads them, and the connection cannot end with some of them waiting
+	}
 	return s, phase, err
 }
 
@@ -191,12 +197,15 @@ func (t *Transport) connectTimeout(s *sshconfig.Settings) time.Duration {
 
 // Shutdown implements transport.Transport. It closes the connections to jump hosts, too.
 func (t *Transport) Shutdown(ctx context.Context) {
-	stop := context.AfterFunc(ctx, t.closing.hurry)
+	stop := context.AfterFunc(ctx, t.closing.hurry())
 	defer stop()
+	hops := t.hops.take()
 	t.closing.Wait() // the hosts behind the jump hosts
-	for _, h := range t.hops.take() {
-		t.hangUp(h.client)
-		t.closing.Wait() // those that lead to it come after it
+	for _, same := range slices.Backward(hops[:]) {
+		for _, h := range same {
+			t.hangUp(h.client)
+		}
+		t.closing.Wait() // those that lead to them come after them
 	}
 	t.closing.reset()
 }

@@ -83,20 +83,16 @@ func afterBanner(p []byte) []byte {
 func isVersion(line []byte) bool { return bytes.HasPrefix(line, []byte("SSH-")) }
 
 // takeBack ends the protocol on the connection, but not the connection: for the library it is closed, and everything that waits for it
-// is told so at once. Only a TCP connection can be taken back.
-func (w *wire) takeBack() bool {
-	if w.tcp == nil {
-		return false
-	}
+// is told so at once.
+func (w *wire) takeBack() {
 	w.taken.Store(true)
-	w.tcp.SetReadDeadline(time.Unix(1, 0))
-	return true
+	w.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // awaitEnd reads what still comes, for closeTimeout at most, and closes. The library reads no more.
 func (w *wire) awaitEnd(deadline time.Time) {
-	w.tcp.SetReadDeadline(deadline)
-	if _, err := io.Copy(io.Discard, w.tcp); err == nil {
+	w.Conn.SetReadDeadline(deadline)
+	if _, err := io.Copy(io.Discard, w.Conn); err == nil {
 		w.ended.Store(true)
 	}
 	w.close()
