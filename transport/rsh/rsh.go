@@ -12,16 +12,17 @@
 //	  shwrap's script, input  ───────────────────────────►
 //	             ◄── leader, output, trailer ── both channels
 //	             ◄──────────── FIN ── both channels          the host closes first, always
-//	             ────────── FIN (main), RST (stderr) ───►
+//	             ────────── FIN (main), a byte (stderr) ►   which the host answers with RST
 //
 // Plain rsh has no exit status, loses its client's end of input or pays for it with TIME_WAIT, and leaves the command running
 // when the client goes. Package shwrap mends that from the outside with a few lines of POSIX sh; Plain goes without.
 //
 // Who closes, and how, is the point of this program: see "Closing" in docs/design.md. In short: we never send a FIN
 // first. SO_LINGER{1,0} stands from the dial on, so that a kill -9 leaves nothing behind, and is taken off the main channel
-// only after its end of file. The stderr channel is reset after its end of file, so that the host gets its reserved port back at once.
+// only after its end of file. On the stderr channel a byte after its end of file has the host reset it, and so get its reserved port back at once.
 //
-// A session owns its two connections and at most two goroutines beside Wait's caller (stderr, input); Wait ends them all.
+// A session owns its two connections and at most two goroutines beside Wait's caller (stderr, input); Wait ends them all, but that stderr's
+// close may take a round trip longer, which Shutdown waits for.
 package rsh
 
 import (

@@ -41,7 +41,7 @@ type session struct {
 	opened   time.Time      // when the script was sent
 	startup  atomic.Int64   // from then to the first leader, in ns
 	tardy    *time.Timer    // ends a session whose leader does not come
-	others   sync.WaitGroup // the goroutines beside Wait's
+	others   sync.WaitGroup // the goroutines beside Wait's, but for stderr's
 	trailers atomic.Int32   // channels whose trailer has not come yet
 	input    atomic.Int32   // what the main channel carries towards the host
 	ended    atomic.Bool    // Wait has seen the end
@@ -114,9 +114,13 @@ func (s *session) open() (main *channel) {
 	}
 	s.wrap, s.early, s.opened = nil, nil, time.Now()
 	for _, c := range s.channels[1:] {
-		s.others.Go(func() {
-			defer close(c.done)
+		s.transport.closing.Go(func() {
 			c.run()
+			over := c.eof
+			close(c.done)
+			if over {
+				release(c.conn)
+			}
 		})
 	}
 	return main
@@ -381,16 +385,12 @@ func (s *session) abandon(reason error) {
 	s.reset()
 }
 
-// close closes the connections as their linger has it: main plainly after its end of file, else with a RST; stderr with a RST in
-// any case, which gives the host its reserved port back.
+// close closes the connections as their linger has it: main plainly after its end of file, else with a RST. After stderr's end of
+// file its own goroutine closes it.
 func (s *session) close() {
 	s.once.Do(func() {
 		s.main.Close()
-		switch {
-		case s.stderr == nil:
-		case s.channels[1].eof:
-			s.transport.closing.after(s.stderr)
-		default:
+		if s.stderr != nil && !s.channels[1].eof {
 			s.stderr.Close()
 		}
 	})
