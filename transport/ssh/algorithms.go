@@ -44,6 +44,10 @@ func (t *Transport) algorithms(config *ssh.ClientConfig, s *sshconfig.Settings) 
 		}
 		*list.to = chosen
 	}
+	if s.PubkeyAuthentication && len(t.pubkeyAlgorithms(s)) == 0 {
+		return fmt.Errorf("PubkeyAcceptedAlgorithms %s names nothing that this program has; it has %s", s.PubkeyAcceptedAlgorithms,
+			strings.Join(union(defaults.PublicKeyAuths, certificates), ","))
+	}
 	// The host is asked for a key of a kind that is known, and only then for others.
 	allowed := config.HostKeyAlgorithms
 	known := slices.DeleteFunc(slices.Clone(t.knownAlgorithms(s)), func(a string) bool { return !slices.Contains(allowed, a) })
@@ -91,19 +95,30 @@ func union(a, b []string) []string {
 	return all
 }
 
-// profile is what of a host's settings matters to authentication.
-func (t *Transport) profile(s *sshconfig.Settings) auth.Profile {
+// certificates are the algorithms of certificates, which the library's list of ours leaves out.
+var certificates = []string{
+	ssh.CertAlgoED25519v01, ssh.CertAlgoSKED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoSKECDSA256v01, ssh.CertAlgoECDSA384v01,
+	ssh.CertAlgoECDSA521v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
+}
+
+// pubkeyAlgorithms are those that a key of ours may be used with.
+func (t *Transport) pubkeyAlgorithms(s *sshconfig.Settings) []string {
 	usual, unsafe := ssh.SupportedAlgorithms().PublicKeyAuths, ssh.InsecureAlgorithms().PublicKeyAuths
-	algorithms := choose(s.PubkeyAcceptedAlgorithms, usual, unsafe)
+	algorithms := choose(s.PubkeyAcceptedAlgorithms, union(usual, certificates), unsafe)
 	if t.Legacy {
 		algorithms = union(algorithms, legacy.PublicKeyAuths)
 	}
+	return algorithms
+}
+
+// profile is what of a host's settings matters to authentication.
+func (t *Transport) profile(s *sshconfig.Settings) auth.Profile {
 	return auth.Profile{
 		User: s.User, Host: s.OriginalHost,
 		IdentityFiles: s.IdentityFiles, CertificateFiles: s.CertificateFiles,
 		DefaultIdentities: s.DefaultIdentities, IdentitiesOnly: s.IdentitiesOnly, AgentSocket: s.IdentityAgent,
 		Pubkey: s.PubkeyAuthentication, Password: s.PasswordAuthentication, Keyboard: s.KbdInteractiveAuthentication,
-		Preferred: s.PreferredAuthentications, PubkeyAlgorithms: algorithms,
+		Preferred: s.PreferredAuthentications, PubkeyAlgorithms: t.pubkeyAlgorithms(s),
 	}
 }
 

@@ -106,7 +106,7 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 		via.leave()
 		return transport.PhaseConnect, context.Cause(ctx)
 	}
-	limit := t.connectTimeout(s)
+	limit, start := t.connectTimeout(s), ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, &transport.TimeoutError{After: limit, Limit: "--connect-timeout"})
 	defer cancel()
 	relearnt := false
@@ -121,14 +121,22 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 			c.via = via
 			return t.begin(ctx, c, use)
 		}
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+		if cause := context.Cause(ctx); cause != nil {
+			if !errors.Is(err, cause) {
+				err = cause
+			}
 		} else if dropped := (*droppedError)(nil); errors.As(err, &dropped) {
 			if try < t.retries() && backoff(ctx, try) == nil {
 				t.stats.retries.Add(1)
 				continue
 			}
 			dropped.tries, phase = try+1, transport.PhaseVersion
+			if start.Err() != nil {
+				err = context.Cause(start)
+			}
+		}
+		if ctx.Err() == nil && via != nil && via.lost() && !errors.As(err, new(*hopError)) {
+			phase, err = transport.PhaseConnect, &hopError{via.name, fmt.Errorf("the connection to it broke: %v", err)} // it is not the host that did that
 		}
 		via.leave()
 		return phase, err
@@ -166,7 +174,7 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 	c, channels, requests, err := ssh.NewClientConn(w, to.addr, config)
 	if err != nil {
 		w.Close()
-		return nil, phases[w.phase.Load()], explain(err, w, attempt)
+		return nil, phases[w.phase.Load()], explain(ctx, err, w, attempt)
 	}
 	attempt.Succeeded()
 	w.phase.Store(inStart)

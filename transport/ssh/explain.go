@@ -2,6 +2,8 @@ package ssh
 
 import (
 	"bytes"
+	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"strings"
@@ -40,8 +42,17 @@ func isReset(err error) bool {
 }
 
 // explain says in one sentence why a connection did not come to a login.
-func explain(err error, w *wire, attempt *auth.Attempt) error {
+func explain(ctx context.Context, err error, w *wire, attempt *auth.Attempt) error {
 	failed := attempt.Failed(err) // whatever it was, the attempt is over
+	if cause := context.Cause(ctx); cause != nil {
+		text := cause.Error()
+		if waited := failed.Error(); failed != err && strings.Contains(waited, text) {
+			text = waited
+		} else if failed != err {
+			text += "; " + waited
+		}
+		return &wrapped{text, cause}
+	}
 	if key := (*hostKeyError)(nil); errors.As(err, &key) {
 		return key
 	}
@@ -56,7 +67,7 @@ func explain(err error, w *wire, attempt *auth.Attempt) error {
 		}
 		return notSSH(err, w.greet)
 	case inKeyExchange:
-		if strings.Contains(err.Error(), "signature did not verify") {
+		if errors.Is(err, rsa.ErrVerification) || strings.Contains(err.Error(), "signature did not verify") {
 			return &hostKeyError{errors.New("the server does not prove that it has the host key that it shows: someone may be in between")}
 		}
 		return &wrapped{fmt.Sprintf("the key exchange failed: %s", bare(err)), transport.ErrProtocol}

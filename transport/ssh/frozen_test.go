@@ -212,6 +212,23 @@ func TestLostJumpHost(t *testing.T) {
 	}
 }
 
+// A jump host that breaks in the middle of a login is what failed, not the host behind it.
+func TestJumpHostBreaks(t *testing.T) {
+	h := newHome(t)
+	r, one := h.through(t, &sshtest.Server{})
+	target := &sshtest.Server{Behaviour: sshtest.MustParseBehaviour("hang=auth")}
+	host := h.target(target)
+	tr := h.behind(one)
+	go func() {
+		target.Until(t.Context(), func(a sshtest.Account) bool { return a.Connections > 0 })
+		r.cut()
+	}()
+	got := run(t, tr, host, line)
+	if !errors.Is(got.err, syscall.EHOSTUNREACH) || errors.Is(got.err, transport.ErrAuth) || !strings.Contains(got.err.Error(), "jump host 127.0.0.3: the connection to it broke") {
+		t.Errorf("%v", got.err)
+	}
+}
+
 // Nobody waits any more for a jump host that is still being connected.
 func TestShutdownConnecting(t *testing.T) {
 	h := newHome(t)

@@ -82,6 +82,11 @@ func (t *Transport) verifier(s *sshconfig.Settings) (ssh.HostKeyCallback, error)
 	if err != nil {
 		return nil, err
 	}
+	if slices.Contains(s.Ignored, "RevokedHostKeys") {
+		t.unread.Do(func() {
+			t.warn(errors.New("ssh_config's RevokedHostKeys is not read, so a key that is revoked only there is not refused: mark it @revoked in known_hosts"))
+		})
+	}
 	name := keyName(s)
 	return func(_ string, remote net.Addr, key ssh.PublicKey) error {
 		err := db.Check(name, remote, key)

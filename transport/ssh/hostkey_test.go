@@ -1,12 +1,17 @@
 package ssh
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 
 	"multirsh/transport"
 	"multirsh/transport/ssh/hostkeys"
@@ -113,5 +118,44 @@ func TestUnknownHostKeys(t *testing.T) {
 	}
 	if a := target.Account(); a.Logins != 2 {
 		t.Errorf("%+v: want a login for each of the two runs, and none for the keys", a)
+	}
+}
+
+// What ssh_config revokes and we do not read is said, once.
+func TestRevokedHostKeys(t *testing.T) {
+	h := newHome(t)
+	_, host := h.serve(&sshtest.Server{})
+	tr := h.transport("RevokedHostKeys=/etc/ssh/revoked")
+	var mu sync.Mutex
+	var said []string
+	tr.Warn = func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		said = append(said, err.Error())
+	}
+	for range 3 {
+		if got := run(t, tr, host, line); got.err != nil {
+			t.Error(got.err)
+		}
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "RevokedHostKeys") {
+		t.Errorf("%q", said)
+	}
+}
+
+// A forged signature is one whatever the kind of key.
+func TestForgedRSA(t *testing.T) {
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHome(t)
+	_, host := h.serve(&sshtest.Server{HostKeys: []ssh.Signer{signer}, Behaviour: sshtest.MustParseBehaviour("hostkey=forged")})
+	if got := run(t, h.transport(), host, line); !errors.Is(got.err, transport.ErrHostKey) {
+		t.Errorf("%v", got.err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"multirsh/transport"
+	"multirsh/transport/ssh/auth"
 	"multirsh/transport/ssh/sshtest"
 )
 
@@ -276,4 +277,53 @@ func sockets(t testing.TB, server netip.AddrPort) string {
 		}
 	}
 	return strings.Join(left, ", ")
+}
+
+// A host that another one holds up says which, beside that its time is over.
+func TestWaitsForPassword(t *testing.T) {
+	h := newHome(t)
+	users := map[string]sshtest.User{"": {Password: "secret"}}
+	_, first := h.serve(&sshtest.Server{Users: users})
+	_, second := h.serve(&sshtest.Server{Users: users})
+	first.Name, second.Name = "first", "second"
+	tr := h.transport()
+	asked, answer := make(chan struct{}), make(chan struct{})
+	tr.Wallet = auth.New(auth.Options{Password: func() (string, error) {
+		close(asked)
+		<-answer
+		return "secret", nil
+	}})
+	tr.ConnectTimeout = 2 * time.Second
+	var all sync.WaitGroup
+	all.Go(func() { run(t, tr, first, line) })
+	<-asked
+	got := run(t, tr, second, line)
+	close(answer)
+	all.Wait()
+	for _, text := range []string{"--connect-timeout", "had not yet answered to the password"} {
+		if !errors.Is(got.err, context.DeadlineExceeded) || !strings.Contains(got.err.Error(), text) || errors.Is(got.err, transport.ErrAuth) {
+			t.Errorf("%v, want a timeout and %q", got.err, text)
+		}
+	}
+	tr.Wallet.Close()
+}
+
+// Who gives up while a dropped connection waits for another try is told so, and not that the server drops connections.
+func TestCancelledRetry(t *testing.T) {
+	h := newHome(t)
+	server := &sshtest.Server{Behaviour: sshtest.MustParseBehaviour("maxstartups=1")}
+	_, host := h.serve(server)
+	tr := h.transport()
+	tr.Retries = 1000
+	tr.ConnectTimeout = time.Hour
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	go func() {
+		server.Until(ctx, func(a sshtest.Account) bool { return a.Connections > 1 })
+		cancel(enough)
+	}()
+	if got := runContext(ctx, tr, host, line); !errors.Is(got.err, enough) {
+		t.Errorf("%v", got.err)
+	}
 }

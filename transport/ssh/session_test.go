@@ -17,6 +17,7 @@ import (
 
 	"multirsh/transport"
 	"multirsh/transport/shwrap"
+	"multirsh/transport/ssh/sshconfig"
 	"multirsh/transport/ssh/sshtest"
 )
 
@@ -142,7 +143,25 @@ func TestAlgorithms(t *testing.T) {
 		}
 	}
 	h := newHome(t)
+	settings := func(option string) *sshconfig.Settings {
+		s, err := h.transport(option).settings(t.Context(), transport.Host{Name: "h1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for option, want := range map[string][]string{
+		"PubkeyAcceptedAlgorithms=ssh-ed25519-cert-v01@openssh.com": {ssh.CertAlgoED25519v01},
+		"PubkeyAcceptedAlgorithms=sk-*-cert-v01@openssh.com":        {ssh.CertAlgoSKED25519v01, ssh.CertAlgoSKECDSA256v01},
+	} {
+		if got := new(Transport).pubkeyAlgorithms(settings(option)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", option, got, want)
+		}
+	}
 	_, host := h.serve(&sshtest.Server{})
+	if got := run(t, h.transport("PubkeyAcceptedAlgorithms=rot13"), host, line); got.err == nil || !strings.Contains(got.err.Error(), "PubkeyAcceptedAlgorithms rot13 names nothing") {
+		t.Errorf("%+v", got)
+	}
 	if got := run(t, h.transport("Ciphers=rot13"), host, line); got.err == nil || !strings.Contains(got.err.Error(), "Ciphers rot13 names nothing") {
 		t.Errorf("%+v", got)
 	}

@@ -80,6 +80,7 @@ type Transport struct {
 	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 	once     sync.Once
+	unread   sync.Once     // of the warning about RevokedHostKeys
 	admitted chan struct{} // handshakes at once: the processors are busy with them
 	servers  gates         // handshakes at once to one server
 	stores   stores
