@@ -247,6 +247,22 @@ func TestShutdownConnecting(t *testing.T) {
 	tr.Shutdown(context.Background())
 }
 
+// The end may come when a chain of jump hosts has only just been asked for.
+func TestShutdownAtOnce(t *testing.T) {
+	h := newHome(t)
+	_, one := h.serve(&sshtest.Server{})
+	_, two := h.serve(&sshtest.Server{})
+	tr := h.behind(one, two)
+	for range 50 {
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		if got := runContext(ctx, tr, transport.Host{Name: "target", Port: 1}, line); got.err == nil {
+			t.Error("it succeeded")
+		}
+		tr.Shutdown(t.Context())
+	}
+}
+
 // A ProxyCommand that does not want to end is ended.
 func TestStubbornProxy(t *testing.T) {
 	h := newHome(t)

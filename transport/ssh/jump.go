@@ -168,16 +168,21 @@ func (h *hop) lost() bool {
 
 // take empties the jump hosts for the end of a run: those that are connected, by how far they are. Nobody waits for the others any more.
 func (h *hops) take() (connected [longestChain + 1][]*hop) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, hop := range h.all {
-		hop.giveUp()
-		if <-hop.ready; hop.client != nil {
-			connected[hop.depth] = append(connected[hop.depth], hop)
+	for {
+		h.mu.Lock()
+		all := h.all
+		h.all = nil
+		h.mu.Unlock()
+		if len(all) == 0 {
+			return connected
+		}
+		for _, hop := range all { // one that has just begun may still ask for the one before it
+			hop.giveUp()
+			if <-hop.ready; hop.client != nil {
+				connected[hop.depth] = append(connected[hop.depth], hop)
+			}
 		}
 	}
-	clear(h.all)
-	return connected
 }
 
 // dial opens a channel through the jump host (RFC 4254 section 7.2).

@@ -13,7 +13,7 @@
 // else ends a connection, kill -9 included, leaves nothing here; it is taken off only after the server's end of file. See "Closing" in docs/design.md.
 //
 // A session owns its connection and its goroutines: the library's three, one that answers the server's requests, one for each of
-// stderr, the channel's requests and, while there is some, the input. Wait ends the session's own; the connection's end with it, a moment
+// stderr, the channel's requests and, while there is some, the input; behind a jump host two more pass its bytes on. Wait ends the session's own; the connection's end with it, a moment
 // later and behind the caller's slot, which Shutdown waits for.
 package ssh
 
