@@ -386,7 +386,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, config, host string) {
 		lower := strings.ToLower(config)
 		if strings.Contains(lower, "exec") || strings.ContainsAny(config, "/~$") {
-			t.Skip() // no commands, and no files but our own
+			return // no commands, and no files but our own
 		}
 		c, err := Read(home(t, map[string]string{"home/.ssh/config": config, "home/.ssh/y": "Host h\nPort 1"}))
 		if err != nil {
