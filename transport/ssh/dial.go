@@ -106,8 +106,8 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 		via.leave()
 		return transport.PhaseConnect, context.Cause(ctx)
 	}
-	limit, start := t.connectTimeout(s), ctx
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, &transport.TimeoutError{After: limit, Limit: "--connect-timeout"})
+	start, limit := ctx, t.connectTimeout(s)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit.After, limit)
 	defer cancel()
 	relearnt := false
 	for try := 0; ; try++ {
@@ -223,7 +223,7 @@ func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, via *ho
 		return &endpoint{s.ProxyCommand, addr, func(context.Context) (net.Conn, error) { return t.proxy(s.ProxyCommand) }}, nil
 	}
 	limit := t.connectTimeout(s)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, &transport.TimeoutError{After: limit, Limit: "--connect-timeout"})
+	ctx, cancel := context.WithTimeoutCause(ctx, limit.After, limit)
 	defer cancel()
 	addrs, err := t.resolve(ctx, s)
 	if err != nil {

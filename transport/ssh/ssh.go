@@ -187,13 +187,15 @@ func (t *Transport) settings(ctx context.Context, host transport.Host) (*sshconf
 	return t.Config.For(ctx, target)
 }
 
-func (t *Transport) connectTimeout(s *sshconfig.Settings) time.Duration {
-	for _, limit := range []time.Duration{t.ConnectTimeout, s.ConnectTimeout} {
-		if limit > 0 {
-			return limit
-		}
+// connectTimeout is how long a host may take to accept the command, and who says so.
+func (t *Transport) connectTimeout(s *sshconfig.Settings) *transport.TimeoutError {
+	switch {
+	case t.ConnectTimeout > 0:
+		return &transport.TimeoutError{After: t.ConnectTimeout, Limit: "--connect-timeout"}
+	case s.ConnectTimeout > 0:
+		return &transport.TimeoutError{After: s.ConnectTimeout, Limit: "ConnectTimeout in ssh_config"}
 	}
-	return DefaultConnectTimeout
+	return &transport.TimeoutError{After: DefaultConnectTimeout, Limit: "--connect-timeout"}
 }
 
 // Shutdown implements transport.Transport. It closes the connections to jump hosts, too.
