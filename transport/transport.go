@@ -1,7 +1,7 @@
 // Package transport says what it means to run one command on one host, and nothing about how.
 //
 // A [Transport] starts a [Command] on a [Host] and hands back a [Session]; the session is waited for, stopped or closed, and
-// ends with a [Status]. The packages below this one are the transports: execcmd (a local command), rsh (the rcmd(3) protocol).
+// ends with a [Status]. The packages below this one are the transports: execcmd (a local command), rsh (the rcmd(3) protocol), ssh.
 // [Mux] chooses between them by host and is itself a Transport. Every transport passes the suite of package transporttest.
 //
 //	Start(ctx, host, cmd) ──► Session ──► Wait ──► Status

@@ -20,7 +20,8 @@ import (
 //	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest
 //	 runner ──────► transport ◄────────────┘ │  │  └─► ssh/{sshconfig,hostkeys,auth}, shwrap
 //	                                         │  └─► rsh/resvport ─► internal/sockdiag
-//	                                         └────► shwrap
+//	                                         ├────► shwrap (rsh, ssh)
+//	                                         └────► ssh/{auth,hostkeys,sshconfig}
 var arrows = map[string][]string{
 	"cmd/multi-rsh": {
 		"runner", "runner/hostlist", "runner/inventory", "runner/output",
@@ -61,7 +62,7 @@ func TestArrows(t *testing.T) {
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 			t.Fatalf("go list: %v\n%s", err, exit.Stderr)
 		}
-		t.Skipf("go list is needed to read the imports: %v", err)
+		t.Skipf("go list is needed to read the imports, so put go into PATH: %v", err)
 	}
 	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var pkg struct {

@@ -47,7 +47,7 @@ func run(tb testing.TB, host transport.Host, line string) (string, transport.Sta
 func TestSubstitution(t *testing.T) {
 	me, err := localUser()
 	if err != nil {
-		t.Skipf("this process's user has no name, so %%u has no default: %v", err)
+		t.Skipf("this process's user has no name, so %%u has no default; add it to /etc/passwd: %v", err)
 	}
 	for _, test := range []struct {
 		line string

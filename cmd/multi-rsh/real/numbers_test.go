@@ -303,7 +303,7 @@ func simulatedHosts(t *testing.T, n int) string {
 
 func simulatedNumbers(t *testing.T, tab *table) {
 	if os.Geteuid() != 0 {
-		t.Skip("reserved ports need root")
+		t.Skip("reserved ports need root: run make bench as root")
 	}
 	const n = 2000
 	stop := simulate(t, "--hosts", "100000", "--fast")

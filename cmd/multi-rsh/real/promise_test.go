@@ -216,7 +216,7 @@ func TestLocalUser(t *testing.T) {
 	hosts(t)
 	program := shared(t)
 	if out, err := exec.Command("setcap", "cap_net_bind_service=+ep", program).CombinedOutput(); err != nil {
-		t.Skipf("setcap does not work here: %v %s", err, out)
+		t.Skipf("setcap does not work here (apt-get install libcap2-bin, and a TMPDIR on a file system with capabilities): %v %s", err, out)
 	}
 	server := &rshtest.Server{Record: true}
 	if _, err := server.Start("127.0.0.1:514"); err != nil {
