@@ -20,8 +20,7 @@ import (
 //	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest
 //	 runner ──────► transport ◄────────────┘ │  │  └─► ssh/{sshconfig,hostkeys,auth}, shwrap
 //	                                         │  └─► rsh/resvport ─► internal/sockdiag
-//	                                         ├────► shwrap (rsh, ssh)
-//	                                         └────► ssh/{auth,hostkeys,sshconfig}
+//	                                         └────► shwrap
 var arrows = map[string][]string{
 	"cmd/multi-rsh": {
 		"runner", "runner/hostlist", "runner/inventory", "runner/output",

@@ -25,7 +25,7 @@ func jump(hosts ...transport.Host) string {
 	return "ProxyJump=" + strings.Join(list, ",")
 }
 
-// own keeps a ProxyJump option from the jump hosts themselves, as a configuration file does by host.
+// behind is a client whose configuration leads to target* through hosts, and to these directly.
 func (h *home) behind(hosts ...transport.Host) *Transport {
 	h.t.Helper()
 	h.write("config", fmt.Sprintf("Host target*\n  HostName 127.0.0.2\n  HostKeyAlias target\n  %s\n", strings.Replace(jump(hosts...), "=", " ", 1)))
@@ -138,7 +138,7 @@ func TestProxyCommand(t *testing.T) {
 	}
 	h := newHome(t)
 	server := &sshtest.Server{Record: true}
-	addr, host := h.serve(server)
+	_, host := h.serve(server)
 	tr := h.transport(`ProxyCommand=bash -c "exec 3<>/dev/tcp/%h/%p; cat <&3 & exec cat >&3"`)
 	for range 3 {
 		if got := run(t, tr, host, line); got != (result{"out\n", "err\n", ended, nil}) {
@@ -149,7 +149,6 @@ func TestProxyCommand(t *testing.T) {
 	if a, err := server.Until(t.Context(), func(a sshtest.Account) bool { return a.Now == 0 }); err != nil || a.ServerFirst != 3 {
 		t.Errorf("%+v, %v: want the server first", a, err)
 	}
-	_ = addr
 
 	failing := h.transport("ProxyCommand=exit 3")
 	if got := run(t, failing, host, line); got.err == nil || !strings.Contains(got.err.Error(), "ProxyCommand") {
