@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"regexp"
@@ -53,38 +52,18 @@ const (
 
 // configure makes the configuration of a command line. Its errors are usageErrors.
 func configure(args []string, getenv func(string) string) (*config, error) {
-	a, err := split(args, getenv)
+	a, err := runLine.split(args, getenv)
 	if err != nil {
 		return nil, err
 	}
 	if a.action != "" {
 		return &config{action: a.action}, nil
 	}
-	var c *config
-	app := &cli.App{
-		Name: "multi-rsh",
-		// The run has no commands of its own, so a remote command of any name runs; help and version are options of ours.
-		HideHelp: true, HideHelpCommand: true, HideVersion: true,
-		// A comma belongs to the host expression.
-		DisableSliceFlagSeparator: true,
-		// The library would exit by itself for errors that carry a code.
-		ExitErrHandler: func(*cli.Context, error) {},
-		Writer:         io.Discard, ErrWriter: io.Discard,
-		Action: func(ctx *cli.Context) (err error) {
-			c, err = a.config(ctx, getenv)
-			return err
-		},
-	}
-	for _, o := range options {
-		if !o.action {
-			app.Flags = append(app.Flags, o.flag())
-		}
-	}
-	argv := append(append([]string{app.Name}, a.options...), "--")
-	if err := app.Run(append(argv, a.words...)); err != nil {
+	ctx, err := a.values()
+	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return a.config(ctx, getenv)
 }
 
 // config reads the parsed options.
@@ -118,7 +97,7 @@ func (a *arguments) config(ctx *cli.Context, getenv func(string) string) (*confi
 
 		given: map[string]string{},
 	}
-	for _, o := range options {
+	for _, o := range a.line.options {
 		if as := a.origin[o.name]; o.only != "" && strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
 			c.given[o.name] = as
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -17,20 +18,31 @@ var version = "0.1.0"
 //go:embed multi-rsh.1
 var manual []byte
 
-// helpTemplate is the whole of --help. It fits a screen of 80 by 50.
-const helpTemplate = `multi-rsh runs a command on many hosts at once, over SSH or rsh.
+// helpPage is what --help shows: it fits a screen of 80 by 50.
+type helpPage struct {
+	head   string
+	groups []string // of options; nil: all of them
+	foot   string
+}
+
+var runHelp = helpPage{
+	head: `multi-rsh runs a command on many hosts at once, over SSH or rsh.
 
   multi-rsh [options] "command" host...
   multi-rsh [options] -l FILE command [argument...]    (or -w, or WCOLL=FILE)
-{{range .}}
-{{.Name}}
-{{range .Options}}  {{.Usage}}
-{{end}}{{end}}
-Examples
+`,
+	foot: `Examples
   multi-rsh -u ops -p 400 "uptime" node1 node2 node3
   multi-rsh -l hosts.txt --input motd 'cat >/etc/motd'
   multi-rsh -R rsh -w 'node[001-640]!node007' systemctl is-active sshd
-`
+`,
+}
+
+const helpTemplate = `{{.Head}}{{range .Groups}}
+{{.Name}}
+{{range .Options}}  {{.Usage}}
+{{end}}{{end}}
+{{.Foot}}`
 
 type helpGroup struct {
 	Name    string
@@ -48,18 +60,25 @@ func (o helpLine) Usage() string {
 	return fmt.Sprintf("%s --%-20s  %s", letter, strings.TrimSpace(o.name+" "+o.arg), o.text)
 }
 
-func writeHelp(w io.Writer) error {
+// help writes a page about the options.
+func (l *commandLine) help(w io.Writer, page helpPage) error {
 	var groups []helpGroup
-	for _, o := range options {
+	for _, o := range l.options {
+		if page.groups != nil && !slices.Contains(page.groups, o.group) {
+			continue
+		}
 		if len(groups) == 0 || groups[len(groups)-1].Name != o.group {
 			groups = append(groups, helpGroup{Name: o.group})
 		}
 		last := &groups[len(groups)-1]
 		last.Options = append(last.Options, helpLine{o})
 	}
-	var page bytes.Buffer // the library's printer drops write errors
-	cli.HelpPrinterCustom(&page, helpTemplate, groups, nil)
-	_, err := w.Write(page.Bytes())
+	var text bytes.Buffer // the library's printer drops write errors
+	cli.HelpPrinterCustom(&text, helpTemplate, struct {
+		Head, Foot string
+		Groups     []helpGroup
+	}{page.head, page.foot, groups}, nil)
+	_, err := w.Write(text.Bytes())
 	return err
 }
 

@@ -55,7 +55,7 @@ func selectHosts(c *config, stdin io.Reader) (*selection, error) {
 // suits refuses options of the command line that mean nothing to any of the hosts' transports, and those that contradict each
 // other there. What the environment sets holds where it can.
 func (c *config) suits(by map[string]bool) error {
-	for _, o := range options {
+	for _, o := range runLine.options {
 		as, transports := c.given[o.name], strings.Fields(o.only)
 		if as == "" || slices.ContainsFunc(transports, func(t string) bool { return by[t] }) {
 			continue

@@ -51,7 +51,7 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(script *testscript.Env) error {
-			for _, o := range options {
+			for _, o := range runLine.options {
 				if v := o.variable(); v != "" {
 					script.Setenv(v, "")
 				}
@@ -80,7 +80,7 @@ func TestScriptsUseEveryOption(t *testing.T) {
 		}
 		all.Write(text)
 	}
-	for _, o := range options {
+	for _, o := range runLine.options {
 		for _, letter := range o.letters {
 			if !strings.Contains(all.String(), " -"+string(letter)) {
 				t.Errorf("no script uses -%c", letter)

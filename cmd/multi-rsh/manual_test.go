@@ -26,7 +26,7 @@ func section(t testing.TB, heading string) string {
 // The manual describes every option that exists, with its letters and its value, and no other.
 func TestManualOptions(t *testing.T) {
 	var want, got []string
-	for _, o := range options {
+	for _, o := range runLine.options {
 		var item strings.Builder
 		for _, letter := range o.letters {
 			item.WriteString("Fl " + string(letter) + " , ")
@@ -49,7 +49,7 @@ func TestManualOptions(t *testing.T) {
 
 func TestManualEnvironment(t *testing.T) {
 	var want, got []string
-	for _, o := range options {
+	for _, o := range runLine.options {
 		if v := o.variable(); v != "" {
 			want = append(want, v+" --"+o.name)
 		}
@@ -116,7 +116,7 @@ func TestManualRenders(t *testing.T) {
 // The help fits one screen and shows every option.
 func TestHelpFitsAScreen(t *testing.T) {
 	var page bytes.Buffer
-	if err := writeHelp(&page); err != nil {
+	if err := runLine.help(&page, runHelp); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(page.String(), "\n"), "\n")
@@ -128,7 +128,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 			t.Errorf("%d columns, want at most 80: %s", len(line), line)
 		}
 	}
-	for _, o := range options {
+	for _, o := range runLine.options {
 		if !strings.Contains(page.String(), " --"+o.name+" ") {
 			t.Errorf("--%s is missing", o.name)
 		}

@@ -2,14 +2,21 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
 
-// option is one option of the command line. The table below is the only place that names them: the parser, the environment,
-// the help and (by a test) the man page follow from it.
+// commandLine is what may follow a command of ours: the run's, below, or a verb's. Its table of options is the only place that
+// names them: the parser, the environment, the help and (by a test) the man page follow from it.
+type commandLine struct {
+	name    string // how it is called: multi-rsh, multi-rsh hosts
+	options []*option
+}
+
+// option is one option of a command line.
 type option struct {
 	name    string // long, without the dashes
 	letters string // short ones, the first is shown first
@@ -22,8 +29,8 @@ type option struct {
 	text    string
 }
 
-// options in the order of the help.
-var options = []*option{
+// runLine is the command line of a run, with the options in the order of the help.
+var runLine = &commandLine{name: "multi-rsh", options: []*option{
 	{name: "hosts", letters: "w", arg: "EXPR", many: true, group: "Hosts", text: "these hosts, as 'node[01-16]!node07'; repeatable"},
 	{name: "exclude", letters: "x", arg: "EXPR", many: true, group: "Hosts", text: "but not these; repeatable"},
 	{name: "hosts-file", letters: "l", arg: "FILE", group: "Hosts", text: "hosts and their settings from a file, - for stdin"},
@@ -59,7 +66,7 @@ var options = []*option{
 	{name: "help", letters: "h", action: true, group: "Output", text: "this page"},
 	{name: "man", action: true, group: "Output", text: "the manual"},
 	{name: "version", letters: "V", action: true, group: "Output", text: "the version"},
-}
+}}
 
 // variable is the environment's name for the option; empty: it is not taken from there.
 func (o *option) variable() string {
@@ -86,8 +93,8 @@ func (o *option) flag() cli.Flag {
 }
 
 // byLong and byLetter find an option.
-func byLong(name string) *option {
-	for _, o := range options {
+func (l *commandLine) byLong(name string) *option {
+	for _, o := range l.options {
 		if o.name == name {
 			return o
 		}
@@ -95,8 +102,8 @@ func byLong(name string) *option {
 	return nil
 }
 
-func byLetter(letter rune) *option {
-	for _, o := range options {
+func (l *commandLine) byLetter(letter rune) *option {
+	for _, o := range l.options {
 		if strings.ContainsRune(o.letters, letter) {
 			return o
 		}
@@ -113,6 +120,7 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(f
 
 // arguments are the command line and the environment, taken apart.
 type arguments struct {
+	line    *commandLine
 	options []string          // in the one form --name=value, those of the environment first
 	words   []string          // what follows the options: command and hosts
 	action  string            // the long name of the first option that says something and ends
@@ -122,8 +130,8 @@ type arguments struct {
 // split takes args apart as getopt_long(3) does, which the flag package does not: letters may be joined (-SN) and hold their
 // value (-p64, -wn1), -- ends the options. Unlike GNU's, and like ssh(1)'s, it ends at the first word that is no option, so
 // that the remote command keeps its own. getenv gives the options that args do not.
-func split(args []string, getenv func(string) string) (*arguments, error) {
-	a := &arguments{origin: map[string]string{}}
+func (l *commandLine) split(args []string, getenv func(string) string) (*arguments, error) {
+	a := &arguments{line: l, origin: map[string]string{}}
 	for len(args) > 0 {
 		arg := args[0]
 		if arg == "-" || !strings.HasPrefix(arg, "-") {
@@ -153,10 +161,10 @@ func split(args []string, getenv func(string) string) (*arguments, error) {
 // long takes --name or --name=value, and gives back the arguments that are left.
 func (a *arguments) long(text string, rest []string) ([]string, error) {
 	name, value, hasValue := strings.Cut(text, "=")
-	o := byLong(name)
+	o := a.line.byLong(name)
 	switch {
 	case o == nil:
-		return nil, unknownLong(name)
+		return nil, a.line.unknownLong(name)
 	case hasValue || o.arg == "":
 		if !hasValue {
 			value = "true"
@@ -174,10 +182,10 @@ func (a *arguments) letters(text string, rest []string) ([]string, error) {
 	for text != "" {
 		letter, size := utf8.DecodeRuneInString(text)
 		as, after := "-"+text[:size], text[size:]
-		o := byLetter(letter)
+		o := a.line.byLetter(letter)
 		switch {
 		case o == nil:
-			return nil, unknownLetter(as, text)
+			return nil, a.line.unknownLetter(as, text)
 		case o.arg == "":
 			if err := a.add(o, as, "true"); err != nil {
 				return nil, err
@@ -237,7 +245,7 @@ func (a *arguments) environment(getenv func(string) string) error {
 			}
 		}
 	}
-	for _, o := range options {
+	for _, o := range a.line.options {
 		variable, value := o.environ(), getenv(o.environ())
 		if o.action || value == "" || a.origin[o.name] != "" || settled[o.name] {
 			continue
@@ -257,6 +265,31 @@ func unsafeVariable(variable, option string) error {
 	return usagef("%s is not heeded: what can make a run less safe is for the command line alone; unset it, and write %s where you mean it", variable, option)
 }
 
+// values hands the options to the library, which holds them from then on.
+func (a *arguments) values() (values *cli.Context, err error) {
+	app := &cli.App{
+		Name: a.line.name,
+		// A command line has no commands of its own, so a remote command of any name runs; help and version are options of ours.
+		HideHelp: true, HideHelpCommand: true, HideVersion: true,
+		// A comma belongs to the host expression.
+		DisableSliceFlagSeparator: true,
+		// The library would exit by itself for errors that carry a code.
+		ExitErrHandler: func(*cli.Context, error) {},
+		Writer:         io.Discard, ErrWriter: io.Discard,
+		Action: func(ctx *cli.Context) error {
+			values = ctx
+			return nil
+		},
+	}
+	for _, o := range a.line.options {
+		if !o.action {
+			app.Flags = append(app.Flags, o.flag())
+		}
+	}
+	argv := append(append([]string{app.Name}, a.options...), "--")
+	return values, app.Run(append(argv, a.words...))
+}
+
 func needsValue(o *option, as string) error {
 	return usagef("%s needs a value: %s %s, %s", as, as, o.arg, o.text)
 }
@@ -272,9 +305,9 @@ func parseSwitch(text string) (on, known bool) {
 }
 
 // unknownLong names the nearest option: one that begins the same or is a slip of at most two keys away.
-func unknownLong(name string) error {
+func (l *commandLine) unknownLong(name string) error {
 	best, distance := "", 3
-	for _, o := range options {
+	for _, o := range l.options {
 		if len(name) > 1 && strings.HasPrefix(o.name, name) {
 			best = o.name
 			break
@@ -284,7 +317,7 @@ func unknownLong(name string) error {
 		}
 	}
 	if best == "" {
-		return usagef("unknown option --%s; multi-rsh --help lists the options", name)
+		return usagef("unknown option --%s; %s --help lists the options", name, l.name)
 	}
 	return usagef("unknown option --%s; did you mean --%s?", name, best)
 }
@@ -296,19 +329,19 @@ var elsewhere = map[string]string{
 }
 
 // unknownLetter is about the letter `as`, with which text begins.
-func unknownLetter(as, text string) error {
-	if name, _, _ := strings.Cut(text, "="); byLong(name) != nil {
+func (l *commandLine) unknownLetter(as, text string) error {
+	if name, _, _ := strings.Cut(text, "="); l.byLong(name) != nil {
 		return usagef("unknown option -%s; did you mean --%s?", name, name)
 	}
 	if why := elsewhere[as]; why != "" {
 		return usagef("unknown option %s: %s", as, why)
 	}
 	for _, other := range []string{strings.ToLower(as), strings.ToUpper(as)} {
-		if o := byLetter(rune(other[1])); o != nil {
+		if o := l.byLetter(rune(other[1])); o != nil {
 			return usagef("unknown option %s; did you mean %s (--%s)?", as, other, o.name)
 		}
 	}
-	return usagef("unknown option %s; multi-rsh --help lists the options", as)
+	return usagef("unknown option %s; %s --help lists the options", as, l.name)
 }
 
 // slips counts the keys to insert, delete or change to make b of a (Levenshtein's distance).

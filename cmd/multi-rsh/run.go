@@ -33,8 +33,19 @@ type env struct {
 	Signals func() <-chan os.Signal
 }
 
+// verbs are the commands of ours that are no runs. The first argument alone chooses one, before anything is parsed:
+// "multi-rsh -- hosts h1" runs a remote command of that name.
+var verbs = map[string]func(e *env, args []string) error{
+	"hosts": (*env).hostsVerb,
+}
+
 // run is the program: it does what the arguments ask for and returns the exit status.
 func run(e *env) int {
+	if len(e.Args) > 0 {
+		if verb := verbs[e.Args[0]]; verb != nil {
+			return e.end(runner.Summary{}, verb(e, e.Args[1:]), false)
+		}
+	}
 	var summary runner.Summary
 	c, err := configure(e.Args, e.Getenv)
 	switch {
@@ -43,16 +54,21 @@ func run(e *env) int {
 	case c.action == "":
 		summary, err = e.runHosts(c)
 	case c.action == "help":
-		err = writeHelp(e.Stdout)
+		err = runLine.help(e.Stdout, runHelp)
 	case c.action == "man":
 		err = writeManual(e)
 	case c.action == "version":
 		_, err = fmt.Fprintf(e.Stdout, "multi-rsh %s\n", version)
 	}
+	return e.end(summary, err, c.largestStatus)
+}
+
+// end says what is still to be said, and returns the exit status.
+func (e *env) end(summary runner.Summary, err error, largest bool) int {
 	if text := complaint(summary, err); text != "" {
 		fmt.Fprintf(e.Stderr, "multi-rsh: %s\n", text)
 	}
-	return exitStatus(summary, err, c.largestStatus)
+	return exitStatus(summary, err, largest)
 }
 
 // complaint is the text of an error that ends the run; empty where the run has told it already.
