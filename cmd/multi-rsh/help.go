@@ -83,7 +83,7 @@ func (l *commandLine) help(w io.Writer, page helpPage) error {
 }
 
 // writeManual writes the page as it is, or through man(1) where a person reads it and there is one.
-func writeManual(e *env) error {
+func (e *env) writeManual(manual []byte) error {
 	if isTerminal(e.Stdout) {
 		if man, err := exec.LookPath("man"); err == nil {
 			page := exec.Command(man, "-l", "-")

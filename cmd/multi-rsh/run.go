@@ -56,7 +56,7 @@ func run(e *env) int {
 	case c.action == "help":
 		err = runLine.help(e.Stdout, runHelp)
 	case c.action == "man":
-		err = writeManual(e)
+		err = e.writeManual(manual)
 	case c.action == "version":
 		_, err = fmt.Fprintf(e.Stdout, "multi-rsh %s\n", version)
 	}
