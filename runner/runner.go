@@ -1,9 +1,9 @@
 // Package runner runs one command on many hosts, a bounded number at a time.
 //
-//	iter.Seq[Host] ──► errgroup, at most Fanout ── Start ─► Session ── Wait ─► Result
-//	   pulled lazily              │ Stdout and Stderr of a host are writers that hand an event over
-//	                              ▼ and wait until it is dealt with
-//	                     one channel ──► one loop (the goroutine of Run) ──► Sink
+//	iter.Seq[Host] ──► turns ──► errgroup, at most Fanout ── Start ─► Session ── Wait ─► Result
+//	   pulled lazily     │ Limits       │ Stdout and Stderr of a host are writers that hand an event over
+//	                     ▼              ▼ and wait until it is dealt with
+//	                set aside  one channel ──► one loop (the goroutine of Run) ──► Sink
 //
 // Every host that is pulled ends in exactly one [Result], whatever happens. A worker never fails the group with a host's
 // error: the error of [Runner.Run] is one of the run itself (a sink failed, the run was stopped).
@@ -24,8 +24,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"multirsh/transport"
 )
 
@@ -42,6 +40,10 @@ type Runner struct {
 	Timeout   time.Duration // for each host, all phases together; 0: none
 	Grace     time.Duration // between the request to stop and closing the session; 0: DefaultGrace
 	FailFast  bool          // the first host that is not ok stops the run
+
+	// Limits are the limits that a host is under beside Fanout; nil: none. Hosts that have to wait for one are set aside, a few thousand at
+	// most, and later ones go first. One goroutine calls it, once for each host that is pulled.
+	Limits func(transport.Host) []Limit
 
 	live atomic.Pointer[run]
 }
@@ -174,22 +176,12 @@ func (r *Runner) Run(ctx context.Context, hosts iter.Seq[transport.Host], comman
 // pull hands the hosts to the workers and closes the events when the last has gone.
 func (x *run) pull(hosts iter.Seq[transport.Host]) {
 	defer close(x.events)
-	var group errgroup.Group
-	group.SetLimit(positive(x.Fanout, DefaultFanout))
-	seq := 0
+	turns, seq := x.newTurns(), 0
 	for host := range hosts {
-		t := x.newTask(seq, host)
+		turns.admit(place{seq, host})
 		seq++
-		if x.soft.Err() != nil { // asked before a slot is waited for: the rest need none
-			t.never()
-			continue
-		}
-		group.Go(func() error {
-			t.host()
-			return nil
-		})
 	}
-	group.Wait()
+	turns.finish()
 }
 
 func positive[T ~int | ~int64](value, otherwise T) T {
@@ -241,9 +233,9 @@ type task struct {
 	result         Result
 }
 
-func (x *run) newTask(seq int, host transport.Host) *task {
+func (x *run) newTask(p place) *task {
 	t := &task{run: x}
-	t.address(Start, seq, host)
+	t.address(Start, p.seq, p.host)
 	return t
 }
 
@@ -281,7 +273,7 @@ func (s *stream) Write(p []byte) (int, error) {
 
 // host runs the command on the host, from slot to result.
 func (t *task) host() {
-	if t.soft.Err() != nil { // while we waited for the slot
+	if t.soft.Err() != nil { // since it was our turn
 		t.never()
 		return
 	}
