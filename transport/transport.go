@@ -31,6 +31,7 @@ type Host struct {
 	Port      uint16            // TCP port; 0: the transport's own
 	User      string            // user on the host; empty: the transport's default
 	Transport string            // name of the transport, for Mux; empty: its default
+	Jump      string            // ssh: the hosts on the way, as ssh(1)'s -J takes them; empty: as configured; "none": no jump host even if configured
 	Vars      map[string]string // further settings of the inventory, for transports and substitution
 }
 

@@ -28,6 +28,22 @@ const (
 	longestChain = 16
 )
 
+// CheckJump says in one sentence why the jump hosts that a host names for itself cannot be passed, before the run; nil: nothing speaks
+// against them. Host.Transport must be set: only ssh knows jump hosts.
+func CheckJump(host transport.Host) error {
+	switch host.Jump {
+	case "", "none":
+		return nil
+	}
+	if host.Transport != "ssh" {
+		return fmt.Errorf("%s has jump=%s and is reached by %s, which knows no jump hosts: leave it out, or reach the host by ssh", host.Name, host.Jump, host.Transport)
+	}
+	if _, err := sshconfig.ParseJump(host.Jump); err != nil {
+		return fmt.Errorf("%s has jump=%s: %v", host.Name, host.Jump, err)
+	}
+	return nil
+}
+
 // hop is a jump host: one connection that carries those of all hosts behind it.
 type hop struct {
 	key    string // who it is and how it is reached

@@ -12,7 +12,10 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
+
 	"multirsh/transport"
+	"multirsh/transport/ssh/sshconfig"
 	"multirsh/transport/ssh/sshtest"
 )
 
@@ -73,6 +76,95 @@ func TestJump(t *testing.T) {
 	}
 	if got := target.Account(); got.MostHandshakes > perServer {
 		t.Errorf("%d handshakes at once with one server, want %d at most", got.MostHandshakes, perServer)
+	}
+}
+
+// A host's own jump hosts go before those of the configuration, and hosts with the same way share it, whoever has named it.
+func TestHostJump(t *testing.T) {
+	h := newHome(t)
+	configured, own := &sshtest.Server{Record: true}, &sshtest.Server{Record: true}
+	_, one := h.serve(configured)
+	_, two := h.serve(own)
+	target := &sshtest.Server{Record: true}
+	addr, _ := h.serve(target)
+	h.know(sshtest.KnownHosts(target.HostKey(), "target"))
+	through := func(host transport.Host) string { return strings.TrimPrefix(jump(host), "ProxyJump=") }
+	h.write("config", fmt.Sprintf("Host target*\n HostKeyAlias target\nHost target* own\n HostName 127.0.0.2\nHost target*\n ProxyJump %s\nMatch originalhost own\n ProxyJump %s\n HostKeyAlias target\n", through(one), through(two)))
+	tr := h.transportFrom("config")
+	for _, tt := range []struct {
+		host              transport.Host
+		configured, owned int // channels through either jump host by now
+	}{
+		{transport.Host{Name: "target1"}, 1, 0},
+		{transport.Host{Name: "target2", Jump: through(two)}, 1, 1},
+		{transport.Host{Name: "target3", Jump: "none"}, 1, 1},
+		{transport.Host{Name: "own"}, 1, 2},
+		{transport.Host{Name: "target4", Jump: through(one) + "," + through(two)}, 2, 3},
+	} {
+		tt.host.Port = addr.Port()
+		if got := run(t, tr, tt.host, line); got != (result{"out\n", "err\n", ended, nil}) {
+			t.Errorf("%+v: %+v", tt.host, got)
+		}
+		if c, o := configured.Account().Forwards, own.Account().Forwards; c != tt.configured || o != tt.owned {
+			t.Errorf("%+v: %d channels through the jump host that is configured and %d through the other, want %d and %d", tt.host, c, o, tt.configured, tt.owned)
+		}
+	}
+	if got := configured.Account().Connections; got != 1 {
+		t.Errorf("%d connections to the first jump host, want one", got)
+	}
+	if got := own.Account().Connections; got != 2 { // by two ways
+		t.Errorf("%d connections to the second jump host, want two", got)
+	}
+
+	// The command line's is for all hosts, so a host's own goes before it.
+	optional := h.transport("ProxyJump=" + through(one))
+	optional.JumpConfig = h.transport().Config
+	host := transport.Host{Name: "127.0.0.2", Port: addr.Port(), Jump: through(two)}
+	if got := run(t, optional, host, line); got.err != nil || configured.Account().Forwards != 2 || own.Account().Forwards != 4 {
+		t.Errorf("%v: went through %d and %d", got.err, configured.Account().Forwards, own.Account().Forwards)
+	}
+	if got := run(t, optional, transport.Host{Name: "bad", Jump: "a,"}, line); got.err == nil || !strings.Contains(got.err.Error(), "jump host") {
+		t.Errorf("%v", got.err)
+	}
+}
+
+func TestCheckJump(t *testing.T) {
+	for _, tt := range []struct {
+		host transport.Host
+		want string
+	}{
+		{transport.Host{Name: "a", Transport: "rsh"}, ""},
+		{transport.Host{Name: "a", Transport: "rsh", Jump: "none"}, ""},
+		{transport.Host{Name: "a", Transport: "rsh", Jump: "g"}, "a has jump=g and is reached by rsh, which knows no jump hosts"},
+		{transport.Host{Name: "a", Transport: "ssh", Jump: "u@g:22,h"}, ""},
+		{transport.Host{Name: "a", Transport: "ssh", Jump: "g,"}, `a has jump=g,: "" is not [user@]host[:port]`},
+	} {
+		if err := CheckJump(tt.host); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: %v, want %q", tt.host, err, tt.want)
+		}
+	}
+}
+
+// A host's Addr is to it what HostName is to ssh: the configuration goes by its Name, and known_hosts by the Addr unless there is an alias for the Name.
+func TestHostAddr(t *testing.T) {
+	h := newHome(t)
+	server := &sshtest.Server{Record: true, Users: map[string]sshtest.User{"named": {Keys: []ssh.PublicKey{h.signer.PublicKey()}}}}
+	addr, host := h.serve(server) // known by its address
+	h.write("config", fmt.Sprintf("Host web\n User named\n HostName elsewhere.example\n IdentityFile %s\n UserKnownHostsFile %s\nHost 127.0.0.2\n User other\nHost aliased\n User named\n HostKeyAlias nobody\n IdentityFile %[1]s\n", h.path("id"), h.path("known_hosts")))
+	read, err := sshconfig.Read(sshconfig.Sources{File: h.path("config"), Home: h.dir, LocalUser: "local", LocalHost: "here", Options: []string{
+		"UserKnownHostsFile=" + h.path("known_hosts"), "GlobalKnownHostsFile=/nonexistent"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := h.transport()
+	tr.Config = read
+	host.Name = "web"
+	if got := run(t, tr, host, line); got != (result{"out\n", "err\n", ended, nil}) {
+		t.Errorf("%+v", got)
+	}
+	host.Name = "aliased"
+	if got := run(t, tr, host, line); !errors.Is(got.err, transport.ErrHostKey) || !strings.Contains(got.err.Error(), "nobody") {
+		t.Errorf("%v: want the alias asked for at %v", got.err, addr)
 	}
 }
 

@@ -69,7 +69,7 @@ func alike(p *auth.Profile) string {
 
 // JumpHost is the jump host that the key belongs to; empty: it is the key of Host itself.
 func (k UnknownKey) JumpHost() string {
-	if k.settings.OriginalHost == k.Host.Address() {
+	if k.settings.OriginalHost == k.Host.Name {
 		return ""
 	}
 	return k.settings.OriginalHost

@@ -180,3 +180,20 @@ func TestRealJump(t *testing.T) {
 		t.Errorf("%d connections to the jump host, want 1", ours)
 	}
 }
+
+// The hosts of an inventory name their jump hosts themselves.
+func TestRealHostJump(t *testing.T) {
+	r := rig.New(t, rig.Config{Hosts: 2, SSH: rig.SSH{Server: rig.OpenSSH}})
+	gate, inner := r.Hosts[0], r.Hosts[1]
+	home := newHome(t)
+	home.know(r.KnownHosts())
+	user := rig.ShellUser(t, "bash")
+	home.write("config", fmt.Sprintf("Host %v\n  ProxyJump none\nHost *\n  IdentityFile %s\n  ProxyJump nobody.invalid\n", gate.Addr(0), rig.ClientKeyFile))
+	tr := home.transportFrom("config")
+	for i := range 5 {
+		wantGood(t, tr, transport.Host{Name: fmt.Sprint("inner", i), Addr: inner.Addr(0).String(), User: user, Jump: fmt.Sprintf("%s@%v", user, gate.Addr(0))})
+	}
+	if text, err := gate.SSHLog(); err != nil || strings.Count(text, "Accepted publickey") != 1 {
+		t.Errorf("%v: %d logins at the jump host, want one", err, strings.Count(text, "Accepted publickey"))
+	}
+}

@@ -8,6 +8,11 @@
 //
 //	session: Wait ─ output, exit status ─► result ─► behind it: DISCONNECT ─► the server's end of file ─► close
 //
+// What a Host says of itself goes before ssh_config, and before the options of the command line: they are for all hosts. Its Name is what Host
+// lines are compared with, its Addr stands for HostName, and as in ssh(1) known_hosts is asked for that, or for HostKeyAlias where
+// ssh_config has one for the Name. Its Jump is ssh's -J, and "none" there leaves a ProxyCommand out, too. Jump hosts
+// themselves are as ssh_config has them. Hosts whose ways are the same share the connections to their jump hosts, whoever named them.
+//
 // Who closes, and how, is the point of this program. The client that closes first keeps a TIME_WAIT for each host, as ssh(1) does. So we
 // say SSH_MSG_DISCONNECT and read on until the server has closed. SO_LINGER{1,0} stands from the dial on, so that whatever
 // else ends a connection, kill -9 included, leaves nothing here; it is taken off only after the server's end of file. See "Closing" in docs/design.md.
@@ -180,7 +185,7 @@ func (t *Transport) start(ctx context.Context, host transport.Host, cmd *transpo
 
 // settings are what ssh_config and the options say of a host.
 func (t *Transport) settings(ctx context.Context, host transport.Host) (*sshconfig.Settings, error) {
-	target := sshconfig.Target{Host: host.Address(), User: host.User, Port: host.Port}
+	target := sshconfig.Target{Host: host.Name, HostName: host.Addr, User: host.User, Port: host.Port, Jump: host.Jump}
 	if target.User == "" {
 		target.User = t.User
 	}

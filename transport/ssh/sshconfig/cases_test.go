@@ -425,6 +425,21 @@ var cases = []testCase{
 	{name: "ProxyJump to a path", config: "ProxyJump ssh://a/b", want: `error: config:1: ProxyJump: "ssh://a/b" is not`},
 	{name: "ProxyJump through the host itself", config: "Host *\nProxyJump h", want: `error: config:2: ProxyJump: h would be reached through itself: except it, as with "Host * !h"`},
 	{name: "ProxyJump through another user's account", config: "User a\nProxyJump b@h", want: "proxyjump b@h"},
+	{name: "a target's own jump hosts", target: Target{Host: "h", User: "u", Jump: "%r@a:1,[::1]"}, options: []string{"ProxyJump=x"}, config: "ProxyCommand y", want: "proxyjump u@a:1,[::1]\nproxycommand"},
+	{name: "a target without jump hosts", target: Target{Host: "h", Jump: "none"}, options: []string{"ProxyJump=x"}, config: "ProxyCommand y", want: "proxyjump\nproxycommand"},
+	{name: "a target's bad jump host", target: Target{Host: "h", Jump: "a,,b"}, want: `error: jump host: "" is not [user@]host[:port]`},
+	{name: "a target through itself", target: Target{Host: "h", Jump: "h"}, want: `error: jump host h: ProxyJump: h would be reached through itself: give it jump=none in a hosts file`},
+	{name: "a target's own HostName", target: Target{Host: "web", HostName: "Host.Example"}, config: `
+		Host web
+			User a
+			HostName b
+		Host host.example
+			User c
+		Match host host.example
+			Port 7
+		IdentityFile %h/%n`, want: "hostname host.example\nuser a\nport 7\nidentityfile host.example/web"},
+	{name: "a target's HostName with a zone", target: Target{Host: "web", HostName: "fe80::1%eth0"}, want: "hostname fe80::1%eth0"},
+
 	{name: "ProxyCommand as it is written", options: []string{"ProxyCommand==  x"}, config: "", want: "proxycommand x"},
 	{name: "ProxyCommand with quotes and tokens", target: Target{Host: "h", User: "u"}, config: `ProxyCommand ssh -W "[%h]:%p" %r@gate.%n 2>'/dev/null'`,
 		want: `proxycommand ssh -W "[h]:22" u@gate.h 2>'/dev/null'`},

@@ -136,7 +136,12 @@ func (e *evaluation) port() uint16 {
 // hostName is the name to connect to, as far as it is known by now.
 func (e *evaluation) hostName() (string, error) {
 	d := e.values[slotHostName]
-	if d == nil || e.final {
+	switch {
+	case e.final:
+		return e.host, nil
+	case e.target.HostName != "":
+		return e.target.HostName, nil
+	case d == nil:
 		return e.host, nil
 	}
 	name, err := expand(d.args[0], percents, hostTokens, &tokens{host: e.target.Host})
@@ -338,6 +343,10 @@ func (x *expander) proxy(s *Settings, d *directive) {
 	}
 	last := s.ProxyJump[len(s.ProxyJump)-1]
 	if last.Host == s.HostName && cmp.Or(last.Port, 22) == s.Port && cmp.Or(last.User, s.User) == s.User {
-		x.fail(d, fmt.Errorf("%s would be reached through itself: except it, as with \"Host * !%[1]s\"", last.Host))
+		mend := "except it, as with \"Host * !" + last.Host + "\""
+		if d.line == 0 {
+			mend = "give it jump=none in a hosts file"
+		}
+		x.fail(d, fmt.Errorf("%s would be reached through itself: %s", last.Host, mend))
 	}
 }

@@ -390,18 +390,23 @@ func command(d *directive) error {
 // jumps is for hops in the order in which they are passed, up to a comment, which may begin anywhere.
 func jumps(d *directive) error {
 	list, _, _ := strings.Cut(d.rest, "#")
-	list = strings.Trim(list, whitespace+"=")
+	var err error
+	d.jumps, err = parseJumps(strings.Trim(list, whitespace+"="))
+	return err
+}
+
+func parseJumps(list string) (all []Jump, err error) {
 	if strings.EqualFold(list, "none") {
-		return nil
+		return nil, nil
 	}
 	for hop := range strings.SplitSeq(list, ",") {
 		jump, err := parseJump(hop)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		d.jumps = append(d.jumps, jump)
+		all = append(all, jump)
 	}
-	return nil
+	return all, nil
 }
 
 // parseJump reads [user@]host[:port], or the same as a URI with ssh://. An IPv6 address stands in brackets if a port follows it.

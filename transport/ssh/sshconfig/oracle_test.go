@@ -131,6 +131,12 @@ func (w where) compare(t *testing.T, sources Sources, target Target, later bool)
 	if target.Port != 0 {
 		args = append(args, "-p", strconv.Itoa(int(target.Port)))
 	}
+	if target.Jump != "" {
+		args = append(args, "-J", target.Jump)
+	}
+	if target.HostName != "" {
+		args = append(args, "-o", "HostName="+strings.ReplaceAll(target.HostName, "%", "%%"))
+	}
 	for _, option := range sources.Options {
 		args = append(args, "-o", option)
 	}

@@ -46,11 +46,13 @@ type Sources struct {
 	LocalHost string // %l; empty: the host's name
 }
 
-// Target is a host as the user wrote it. What is given here wins over all of the configuration, as ssh's -l and -p do.
+// Target is a host as the user wrote it. What is given here wins over all of the configuration, as ssh's -l, -p and -J do.
 type Target struct {
-	Host string
-	User string // empty: not given
-	Port uint16 // 0: not given
+	Host     string
+	HostName string // as a HostName before all others, but taken as it is: no % stands for anything; empty: not given
+	User     string // empty: not given
+	Port     uint16 // 0: not given
+	Jump     string // as of -J, see ParseJump; empty: not given
 }
 
 // Settings is what holds for one target, with %-tokens, ~ and ${ENV} expanded wherever OpenSSH expands them and its defaults
@@ -232,6 +234,13 @@ func localAddresses() []netip.Addr {
 // a keyword that only an IgnoreUnknown for other hosts covers; it names file and line.
 func (c *Config) For(ctx context.Context, t Target) (*Settings, error) {
 	e := &evaluation{c: c, ctx: ctx, target: t, host: t.Host}
+	if t.Jump != "" {
+		hops, err := ParseJump(t.Jump)
+		if err != nil {
+			return nil, fmt.Errorf("jump host: %w", err)
+		}
+		e.values[slotProxy] = &directive{file: &file{name: "jump host " + t.Jump}, word: keywords["proxyjump"], jumps: hops}
+	}
 	if err := e.file(c.options); err != nil {
 		return nil, err
 	}
@@ -261,6 +270,23 @@ func canonical(host string) string {
 		return host
 	}
 	return strings.ToLower(host)
+}
+
+// ParseJump reads the jump hosts to pass, in their order, as of ssh's -J: [user@]host[:port], with commas between them and
+// tokens as in ProxyJump; none for "none". It refuses what could only fail later.
+func ParseJump(text string) ([]Jump, error) {
+	hops, err := parseJumps(text)
+	for _, hop := range hops {
+		if hop.Host[0] == '-' || strings.ContainsAny(hop.User+hop.Host, whitespace) {
+			return nil, fmt.Errorf("%q is no host: it begins with a dash, or has a blank in it", hop.String())
+		}
+		for _, part := range []string{hop.User, hop.Host} {
+			if _, err := expand(part, percents, proxyTokens, &tokens{}); err != nil {
+				return nil, fmt.Errorf("%q: %w", hop.String(), err)
+			}
+		}
+	}
+	return hops, err
 }
 
 // String is the hop as ProxyJump takes it.

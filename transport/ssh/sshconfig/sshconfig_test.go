@@ -437,3 +437,30 @@ func BenchmarkFor(b *testing.B) {
 		})
 	}
 }
+
+func TestParseJump(t *testing.T) {
+	for text, want := range map[string]string{
+		"none":                        "",
+		"a":                           "a",
+		"u@a:22,ssh://b:2222,[::1]:7": "u@a:22 b:2222 [::1]:7",
+		"%r@gate.%n":                  "%r@gate.%n",
+		"":                            "error: is not [user@]host[:port]",
+		"a,":                          "error: is not [user@]host[:port]",
+		"a b":                         "error: has a blank",
+		"-oProxyCommand=x":            "error: begins with a dash",
+		"u x@a":                       "error: has a blank",
+		"a%q":                         `error: "%q" is no token`,
+		"[fe80::1%eth0]":              `error: write %% for a %`,
+		"a:0":                         "error: is no port",
+	} {
+		hops, err := ParseJump(text)
+		got := strings.Trim(fmt.Sprint(hops), "[]")
+		if want, bad := strings.CutPrefix(want, "error: "); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: error %v, want one with %q", text, err, want)
+			}
+		} else if err != nil || strings.Trim(want, "[]") != got {
+			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
