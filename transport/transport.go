@@ -32,7 +32,7 @@ type Host struct {
 	User      string            // user on the host; empty: the transport's default
 	Transport string            // name of the transport, for Mux; empty: its default
 	Jump      string            // ssh: the hosts on the way, as ssh(1)'s -J takes them; empty: as configured; "none": no jump host even if configured
-	Vars      map[string]string // further settings of the inventory, for transports and substitution
+	Vars      map[string]string // "label.NAME": the value of a label; "rank": the place in the run, from 0. Hosts share maps: never changed
 }
 
 // Address is what to resolve and connect to: Addr, else Name.
