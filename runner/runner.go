@@ -334,6 +334,7 @@ func (t *task) begin(soft context.Context) (transport.Session, error) {
 	if err != nil {
 		return nil, t.notStarted(soft, err)
 	}
+	t.result.Running = time.Now()
 	return session, nil
 }
 
