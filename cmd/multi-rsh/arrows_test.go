@@ -17,7 +17,7 @@ import (
 //	   ┌─────────────┼────────────┐         │                 │
 //	runner/output  runner/inventory         │          transport/fleet
 //	   │   └──► runner/hostlist ◄─┘         ▼           │          │
-//	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest
+//	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest ─► testserver
 //	 runner ──────► transport ◄────────────┘ │  │  └─► ssh/{sshconfig,hostkeys,auth}, shwrap
 //	                                         │  └─► rsh/resvport ─► internal/sockdiag
 //	                                         └────► shwrap
@@ -39,12 +39,13 @@ var arrows = map[string][]string{
 	"transport/shwrap":       {"transport"},
 	"transport/rsh/resvport": {"transport", "transport/rsh/resvport/internal/sockdiag"},
 	"transport/rsh/resvport/internal/sockdiag": {},
-	"transport/rsh/rshtest":                    {"transport", "transport/shwrap"},
+	"transport/rsh/rshtest":                    {"transport", "transport/shwrap", "transport/testserver"},
 	"transport/ssh":                            {"transport", "transport/shwrap", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig"},
 	"transport/ssh/auth":                       {},
 	"transport/ssh/hostkeys":                   {},
 	"transport/ssh/sshconfig":                  {},
-	"transport/ssh/sshtest":                    {"transport", "transport/shwrap"},
+	"transport/ssh/sshtest":                    {"transport", "transport/shwrap", "transport/testserver"},
+	"transport/testserver":                     {},
 	"transport/fleet":                          {"transport", "transport/rsh/rshtest", "transport/shwrap", "transport/ssh/sshtest"},
 	"transport/transporttest":                  {"transport"},
 	"transport/rig":                            {"transport"},
