@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -121,25 +120,41 @@ func TestUnknownHostKeys(t *testing.T) {
 	}
 }
 
-// What ssh_config revokes and we do not read is said, once.
+// A key that RevokedHostKeys lists is refused whatever the policy, and so is every key when the list cannot be read.
 func TestRevokedHostKeys(t *testing.T) {
 	h := newHome(t)
-	_, host := h.serve(&sshtest.Server{})
-	tr := h.transport("RevokedHostKeys=/etc/ssh/revoked")
-	var mu sync.Mutex
-	var said []string
-	tr.Warn = func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		said = append(said, err.Error())
+	server := &sshtest.Server{}
+	_, host := h.serve(server)
+	listed := string(ssh.MarshalAuthorizedKey(server.HostKey()))
+	for name, text := range map[string]string{"listed": listed, "other": string(ssh.MarshalAuthorizedKey(h.signer.PublicKey())), "damaged": "h1 " + listed} {
+		h.write(name, text)
 	}
-	for range 3 {
-		if got := run(t, tr, host, line); got.err != nil {
-			t.Error(got.err)
+	for _, known := range []bool{true, false} {
+		if !known {
+			h.forget()
 		}
-	}
-	if len(said) != 1 || !strings.Contains(said[0], "RevokedHostKeys") {
-		t.Errorf("%q", said)
+		for name, want := range map[string]string{"listed": "is revoked", "missing": "no such file", "damaged": "here is no public key", "other": ""} {
+			for _, policy := range []Policy{Strict, Ask, Ignore, AcceptNew} {
+				before := h.known()
+				tr := h.transport("RevokedHostKeys=" + h.path(name))
+				tr.HostKeys = policy
+				got := run(t, tr, host, line)
+				switch {
+				case want == "" && known && got.err != nil:
+					t.Errorf("%s, %s: %v", name, policy, got.err)
+				case want != "" && (!errors.Is(got.err, transport.ErrHostKey) || !strings.Contains(got.err.Error(), want)):
+					t.Errorf("%s, %s: %v, want one with %q", name, policy, got.err, want)
+				case want != "" && h.known() != before:
+					t.Errorf("%s, %s: noted all the same", name, policy)
+				}
+				if keys, err := tr.UnknownHostKeys(t.Context(), slices.Values([]transport.Host{host}), 1); want != "" && (err != nil || len(keys) != 0) {
+					t.Errorf("%s, %s: %v, %v: a key that is not to be accepted is shown", name, policy, keys, err)
+				}
+				if want == "" && !known {
+					h.forget()
+				}
+			}
+		}
 	}
 }
 

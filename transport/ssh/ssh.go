@@ -39,6 +39,7 @@ import (
 	"multirsh/transport"
 	"multirsh/transport/shwrap"
 	"multirsh/transport/ssh/auth"
+	"multirsh/transport/ssh/hostkeys"
 	"multirsh/transport/ssh/sshconfig"
 )
 
@@ -85,10 +86,10 @@ type Transport struct {
 	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 	once     sync.Once
-	unread   sync.Once     // of the warning about RevokedHostKeys
 	admitted chan struct{} // handshakes at once: the processors are busy with them
 	servers  gates         // handshakes at once to one server
-	stores   stores
+	stores   once[*hostkeys.DB]
+	revoked  once[*hostkeys.Revoked]
 	hops     hops
 	closing  closing
 	stats    struct{ retries, closedFirst, reset atomic.Int64 }
