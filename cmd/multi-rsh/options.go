@@ -41,7 +41,7 @@ var runLine = &commandLine{name: "multi-rsh", options: []*option{
 	{name: "hosts-file", letters: "l", arg: "FILE", once: true, group: "Hosts", text: "all hosts of a file, - for stdin; or the inventory"},
 	{name: "inventory", arg: "FILE", many: true, group: "Hosts", text: "hosts and groups to choose from; repeatable"},
 	{name: "pick", arg: "N", once: true, group: "Hosts", text: "only N of the hosts, chosen at random"},
-	{name: "dup", group: "Hosts", text: "run as often on a host as it is named"},
+	{name: "dup", group: "Hosts", text: "a host as often as it is named"},
 
 	{name: "user", letters: "u", arg: "USER", group: "Command", text: "user on the hosts; else ssh_config's or your own"},
 	{name: "input", arg: "FILE", once: true, group: "Command", text: "what the command reads on every host, - for stdin"},
@@ -294,11 +294,12 @@ func notHeeded(what, option string) error {
 	return usagef("%s is not heeded: %s; %s, and write %s where you mean it", what, byHandAlone, undo, option)
 }
 
-// defaults adds what a configuration file sets and nothing before it does.
+// defaults adds what a configuration file sets and nothing before it does. A verb may have an option of its own by the name of a
+// run's: the file means the run's.
 func (a *arguments) defaults(f *configFile) error {
 	settled := a.settled()
 	for _, o := range f.options {
-		if settled[o.name] {
+		if settled[o.name] || !slices.Contains(a.line.options, o.option) {
 			continue
 		}
 		for _, value := range o.values {
