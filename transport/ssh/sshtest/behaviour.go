@@ -67,9 +67,12 @@ const (
 	PhaseEnd     Phase = "end"     // the exit status is sent and the session's channel closed, the connection is not
 )
 
-var phases = []Phase{
-	PhaseAccept, PhaseVersion, PhaseKex, PhaseAuth, PhaseOpen, PhaseExec, PhaseOutput, PhaseStatus, PhaseEnd,
-}
+var (
+	phases = []Phase{
+		PhaseAccept, PhaseVersion, PhaseKex, PhaseAuth, PhaseOpen, PhaseExec, PhaseOutput, PhaseStatus, PhaseEnd,
+	}
+	atPhases = testserver.Choices(phases...)
+)
 
 // Words that behaviours take.
 const (
@@ -95,38 +98,38 @@ const (
 type Doc = testserver.Doc
 
 var specs = testserver.Table{
-	good:         {"ok", "", nil, "", "a good sshd"},
-	refuse:       {"refuse", "", nil, "", "refuses connections, where Start would listen; what another listener has accepted is reset at once"},
-	maxStartups:  {"maxstartups", "SHARE", nil, "0.3", "drops SHARE of all connections, 0 to 1, before the version, as sshd with too many logins under way; the others are good"},
-	stall:        {"stall", "PHASE", testserver.Choices(phases...), "", "goes silent at PHASE and keeps the connection, reading nothing, until the client closes or resets it"},
-	reset:        {"reset", "PHASE", testserver.Choices(phases...), "", "resets the connection at PHASE"},
-	closes:       {"close", "PHASE", testserver.Choices(phases...), "", "closes the connection at PHASE without a word, before the client does"},
-	garbage:      {"garbage", "PHASE", testserver.Choices(phases...), "", "sends bytes of no meaning at PHASE, then closes"},
-	hang:         {"hang", "STEP", testserver.Choices(PhaseAuth, PhaseOpen, PhaseExec, PhaseStatus), "", "never answers STEP (status: never sends an exit status nor closes the channel), but keeps the rest of the connection alive"},
-	banner:       {"banner", "TEXT", nil, "Exceeded MaxStartups", "says TEXT where its version belongs, then closes"},
-	http:         {"http", "", nil, "", "is a web server: waits for a line and answers 400 Bad Request"},
-	preface:      {"preface", "TEXT", nil, "Authorised use only", "says TEXT in a line before its version, which RFC 4253 allows, then is good"},
-	version:      {"version", "TEXT", nil, "SSH-1.5-old", "calls its version TEXT and goes on"},
-	noCommon:     {"nocommon", "WHAT", []string{onKex, onHostKey, onCipher, onMAC}, "", "offers only algorithms that nobody has for WHAT, then closes"},
-	slow:         {"slow", "PAUSE", nil, "1s", "pauses for PAUSE before the version, the key exchange and each answer of the authentication"},
-	hostKey:      {"hostkey", "HOW", []string{keyOther, keyForged}, "", "is somebody else: other shows a host key that is not the server's, forged shows the server's with a signature that is not good"},
-	denied:       {"denied", "", nil, "", "refuses every attempt to authenticate"},
-	maxAuthTries: {"maxauthtries", "N", nil, "2", "disconnects at the Nth failed attempt to authenticate"},
-	noOpen:       {"noopen", "REASON", []string{openProhibited, openConnect, openType, openShortage}, openProhibited, "opens no session, for REASON (RFC 4254 section 5.1)"},
-	noExec:       {"noexec", "", nil, "", "opens sessions and refuses to run a command"},
-	noForward:    {"noforward", "", nil, "", "opens no direct-tcpip channel, as sshd with AllowTcpForwarding no"},
-	status:       {"status", "HOW", []string{statusNone, statusTwice, statusEarly}, "", "sends the exit status wrongly: none, twice (the second one higher by one) or early (before all of the output)"},
-	exitSignal:   {"signal", "NAME", slices.Sorted(maps.Keys(signals)), "KILL", "says that the signal NAME (RFC 4254 section 6.10) ended the command, however it ended"},
-	background:   {"background", "DURATION", nil, "1000s", "sends the exit status and keeps the channel open for DURATION, as a child does that was left behind and holds the output"},
-	noInput:      {"noinput", "", nil, "", "never reads the input, so that the client's window fills"},
-	drip:         {"drip", "PAUSE", nil, "1ms", "sends the output byte by byte with PAUSE before each"},
-	huge:         {"huge", "BYTES", nil, "", "sends BYTES (k, M, G) of output in lines of 64 bytes before that of the command"},
-	flood:        {"flood", "", nil, "", "runs nothing and sends output without end"},
-	earlyData:    {"earlydata", "", nil, "", "sends the first output before the reply to the command's request"},
-	noSignal:     {"nosignal", "", nil, "", "ignores the client's signals, as sshd 9.2 does for root"},
-	noKeepalive:  {"nokeepalive", "", nil, "", "answers no global request, so no keepalive"},
-	rekey:        {"rekey", "BYTES", nil, "4096", "asks for new keys after every BYTES (k, M, G), 256 or more"},
-	neverClose:   {"neverclose", "", nil, "", "does all as it should and then never closes, not even when the client has said DISCONNECT or closed"},
+	good:         {Name: "ok", Text: "a good sshd"},
+	refuse:       {Name: "refuse", Text: "refuses connections, where Start would listen; what another listener has accepted is reset at once"},
+	maxStartups:  {Name: "maxstartups", Value: "SHARE", Preset: "0.3", Text: "drops SHARE of all connections, 0 to 1, before the version, as sshd with too many logins under way; the others are good"},
+	stall:        {Name: "stall", Value: "PHASE", Choices: atPhases, Text: "goes silent at PHASE and keeps the connection, reading nothing, until the client closes or resets it"},
+	reset:        {Name: "reset", Value: "PHASE", Choices: atPhases, Text: "resets the connection at PHASE"},
+	closes:       {Name: "close", Value: "PHASE", Choices: atPhases, Text: "closes the connection at PHASE without a word, before the client does"},
+	garbage:      {Name: "garbage", Value: "PHASE", Choices: atPhases, Text: "sends bytes of no meaning at PHASE, then closes"},
+	hang:         {Name: "hang", Value: "STEP", Choices: testserver.Choices(PhaseAuth, PhaseOpen, PhaseExec, PhaseStatus), Text: "never answers STEP (status: never sends an exit status nor closes the channel), but keeps the rest of the connection alive"},
+	banner:       {Name: "banner", Value: "TEXT", Preset: "Exceeded MaxStartups", Text: "says TEXT where its version belongs, then closes"},
+	http:         {Name: "http", Text: "is a web server: waits for a line and answers 400 Bad Request"},
+	preface:      {Name: "preface", Value: "TEXT", Preset: "Authorised use only", Text: "says TEXT in a line before its version, which RFC 4253 allows, then is good"},
+	version:      {Name: "version", Value: "TEXT", Preset: "SSH-1.5-old", Text: "calls its version TEXT and goes on"},
+	noCommon:     {Name: "nocommon", Value: "WHAT", Choices: []string{onKex, onHostKey, onCipher, onMAC}, Text: "offers only algorithms that nobody has for WHAT, then closes"},
+	slow:         {Name: "slow", Value: "PAUSE", Preset: "1s", Text: "pauses for PAUSE before the version, the key exchange and each answer of the authentication"},
+	hostKey:      {Name: "hostkey", Value: "HOW", Choices: []string{keyOther, keyForged}, Text: "is somebody else: other shows a host key that is not the server's, forged shows the server's with a signature that is not good"},
+	denied:       {Name: "denied", Text: "refuses every attempt to authenticate"},
+	maxAuthTries: {Name: "maxauthtries", Value: "N", Preset: "2", Text: "disconnects at the Nth failed attempt to authenticate"},
+	noOpen:       {Name: "noopen", Value: "REASON", Choices: []string{openProhibited, openConnect, openType, openShortage}, Preset: openProhibited, Text: "opens no session, for REASON (RFC 4254 section 5.1)"},
+	noExec:       {Name: "noexec", Text: "opens sessions and refuses to run a command"},
+	noForward:    {Name: "noforward", Text: "opens no direct-tcpip channel, as sshd with AllowTcpForwarding no"},
+	status:       {Name: "status", Value: "HOW", Choices: []string{statusNone, statusTwice, statusEarly}, Text: "sends the exit status wrongly: none, twice (the second one higher by one) or early (before all of the output)"},
+	exitSignal:   {Name: "signal", Value: "NAME", Choices: slices.Sorted(maps.Keys(signals)), Preset: "KILL", Text: "says that the signal NAME (RFC 4254 section 6.10) ended the command, however it ended"},
+	background:   {Name: "background", Value: "DURATION", Preset: "1000s", Text: "sends the exit status and keeps the channel open for DURATION, as a child does that was left behind and holds the output"},
+	noInput:      {Name: "noinput", Text: "never reads the input, so that the client's window fills"},
+	drip:         {Name: "drip", Value: "PAUSE", Preset: "1ms", Text: "sends the output byte by byte with PAUSE before each"},
+	huge:         {Name: "huge", Value: "BYTES", Text: "sends BYTES (k, M, G) of output in lines of 64 bytes before that of the command"},
+	flood:        {Name: "flood", Text: "runs nothing and sends output without end"},
+	earlyData:    {Name: "earlydata", Text: "sends the first output before the reply to the command's request"},
+	noSignal:     {Name: "nosignal", Text: "ignores the client's signals, as sshd 9.2 does for root"},
+	noKeepalive:  {Name: "nokeepalive", Text: "answers no global request, so no keepalive"},
+	rekey:        {Name: "rekey", Value: "BYTES", Preset: "4096", Text: "asks for new keys after every BYTES (k, M, G), 256 or more"},
+	neverClose:   {Name: "neverclose", Text: "does all as it should and then never closes, not even when the client has said DISCONNECT or closed"},
 }
 
 // Behaviours lists all behaviours with their documentation.
