@@ -3,11 +3,13 @@ package ssh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
@@ -146,7 +148,7 @@ type UnknownKey struct {
 }
 
 // UnknownHostKeys asks the hosts that no file knows for their keys, at most fanout at once, without a login. Hosts that do not answer are
-// left out, and so are those whose key is revoked: the run will say why. Of hosts behind a jump host that is unknown itself the jump host is returned; ask again when it has been accepted.
+// left out, and so are those whose key is revoked: the run will say why, with the policy Ask without another try. Of hosts behind a jump host that is unknown itself the jump host is returned; ask again when it has been accepted.
 func (t *Transport) UnknownHostKeys(ctx context.Context, hosts iter.Seq[transport.Host], fanout int) ([]UnknownKey, error) {
 	t.init()
 	var (
@@ -207,13 +209,63 @@ var errProbed = errors.New("only the key was wanted")
 
 // probe goes as far as a host's key; nil: it did not get there, or the key is revoked.
 func (t *Transport) probe(ctx context.Context, s *sshconfig.Settings) (key ssh.PublicKey) {
-	t.connect(ctx, s, func(_ string, _ net.Addr, k ssh.PublicKey) error {
+	phase, err := t.connect(ctx, s, func(_ string, _ net.Addr, k ssh.PublicKey) error {
 		if t.notRevoked(s, k) == nil {
 			key = k
 		}
 		return errProbed
 	}, nil)
+	if t.policy(s) == Ask && t.knownAlgorithms(s) == nil && ctx.Err() == nil && !errors.Is(err, errProbed) {
+		t.unasked.note(s, phase, err)
+	}
 	return key
+}
+
+// unasked are hosts that could not be reached when their keys were asked for. If the run is only to believe keys that have been accepted before
+// it, it could do nothing with such a host, even if that is there by now: so it does not wait a second time for one that is not.
+type unasked struct {
+	mu   sync.Mutex
+	some atomic.Bool
+	all  map[string]failure // by the way to the host
+}
+
+type failure struct {
+	phase transport.Phase
+	err   error
+}
+
+func way(s *sshconfig.Settings) string {
+	return fmt.Sprint(s.HostName, " ", s.Port, s.ProxyJump, s.ProxyCommand)
+}
+
+func (u *unasked) note(s *sshconfig.Settings, phase transport.Phase, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.all == nil {
+		u.all = make(map[string]failure)
+	}
+	if _, noted := u.all[way(s)]; !noted {
+		u.all[way(s)] = failure{phase, &wrapped{fmt.Sprintf("%v (when it was asked for its host key, before the run)", err), err}}
+	}
+	u.some.Store(true)
+}
+
+// get is why a host could not be asked; nil: it could, or was not.
+func (u *unasked) get(s *sshconfig.Settings) (transport.Phase, error) {
+	if !u.some.Load() {
+		return "", nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f := u.all[way(s)]
+	return f.phase, f.err
+}
+
+func (u *unasked) forget() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all = nil
+	u.some.Store(false)
 }
 
 // AcceptHostKeys notes keys as known, in the files of their hosts and for this Transport.

@@ -1,14 +1,21 @@
 package ssh
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -117,6 +124,65 @@ func TestUnknownHostKeys(t *testing.T) {
 	}
 	if a := target.Account(); a.Logins != 2 {
 		t.Errorf("%+v: want a login for each of the two runs, and none for the keys", a)
+	}
+}
+
+// A host that was not there when its key was asked for is not waited for a second time where only accepted keys count, and is where new ones do.
+func TestUnaskedHosts(t *testing.T) {
+	for policy, connections := range map[Policy]int64{Ask: 1, AcceptNew: 2} {
+		h := newHome(t)
+		silent, err := net.Listen("tcp", "127.0.0.2:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var came atomic.Int64
+		var all sync.WaitGroup
+		all.Go(func() {
+			for {
+				conn, err := silent.Accept()
+				if err != nil {
+					return
+				}
+				came.Add(1)
+				all.Go(func() { io.Copy(io.Discard, conn); conn.Close() })
+			}
+		})
+		defer all.Wait()
+		defer silent.Close()
+		_, gate := h.serve(&sshtest.Server{})
+		tr := h.transport()
+		tr.HostKeys, tr.ConnectTimeout = policy, 300*time.Millisecond
+		host := transport.Host{Name: "h1", Addr: "127.0.0.2", Port: uint16(silent.Addr().(*net.TCPAddr).Port)}
+		behind := transport.Host{Name: "h2", Addr: "127.0.0.3", Jump: net.JoinHostPort(host.Addr, strconv.Itoa(int(host.Port)))}
+		for range 2 { // as with jump hosts that have been accepted
+			if keys, err := tr.UnknownHostKeys(t.Context(), slices.Values([]transport.Host{host, behind, gate}), 4); len(keys) > 0 || err != nil {
+				t.Fatal(keys, err)
+			}
+			if policy != Ask {
+				break
+			}
+		}
+		for _, to := range []transport.Host{host, behind} {
+			got := run(t, tr, to, line)
+			said := got.err != nil && strings.Contains(got.err.Error(), "when it was asked for its host key")
+			if to.Name == "h1" && !errors.Is(got.err, context.DeadlineExceeded) || said != (policy == Ask) {
+				t.Errorf("%s: %s: %v", policy, to.Name, got.err)
+			}
+			if policy != Ask {
+				break
+			}
+		}
+		if n := came.Load(); n != connections {
+			t.Errorf("%s: %d connections, want %d", policy, n, connections)
+		}
+		if got := run(t, tr, gate, line); got.err != nil {
+			t.Error(got.err)
+		}
+		tr.Shutdown(t.Context())
+		run(t, tr, host, line) // another run begins anew
+		if n := came.Load(); n != connections+1 {
+			t.Errorf("%s: %d connections after Shutdown, want %d", policy, n, connections+1)
+		}
 	}
 }
 

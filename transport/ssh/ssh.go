@@ -88,6 +88,9 @@ type Transport struct {
 	once     sync.Once
 	admitted chan struct{} // handshakes at once: the processors are busy with them
 	servers  gates         // handshakes at once to one server
+	lookups  chan struct{} // names looked up at once
+	unasked  unasked       // hosts that have not told their keys before the run
+	files    files
 	stores   once[*hostkeys.DB]
 	revoked  once[*hostkeys.Revoked]
 	hops     hops
@@ -113,6 +116,9 @@ const (
 	perProcessor = 64
 	// perServer is below sshd's MaxStartups (10:30:100), from which on it drops connections at random.
 	perServer = 8
+	// maxLookups spares the name server, and our open files: a lookup takes two sockets. Even a far server answers a thousand
+	// names a second so, and with one that is dead a thousand names take a minute or two.
+	maxLookups = 128
 )
 
 func (t *Transport) warn(err error) {
@@ -122,7 +128,10 @@ func (t *Transport) warn(err error) {
 }
 
 func (t *Transport) init() {
-	t.once.Do(func() { t.admitted = make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)) })
+	t.once.Do(func() {
+		t.admitted = make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0))
+		t.lookups = make(chan struct{}, maxLookups)
+	})
 }
 
 // CheckLine says whether a command can be sent at all, before anything runs.
@@ -217,6 +226,7 @@ func (t *Transport) Shutdown(ctx context.Context) {
 		t.closing.Wait() // those that lead to them come after them
 	}
 	t.closing.reset()
+	t.unasked.forget()
 }
 
 // environment is what the server is asked to set: SetEnv, and what of ours matches SendEnv.
