@@ -111,12 +111,11 @@ Options:
 	return b.String()
 }
 
-// describe writes the behaviours of one protocol's hosts.
-func describe[D rshtest.Doc | sshtest.Doc](b *strings.Builder, title string, docs []D, phases []string) {
+// describe writes the behaviours of one protocol's hosts, documented alike.
+func describe(b *strings.Builder, title string, docs []rshtest.Doc, phases []string) {
 	fmt.Fprintf(b, "%s:\n", title)
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, d := range docs {
-		d := rshtest.Doc(d)
 		fmt.Fprintf(w, "   %s\t%s\n", d.Name, d.Text)
 	}
 	w.Flush()

@@ -17,34 +17,36 @@ import (
 //	   ┌─────────────┼────────────┐         │                 │
 //	runner/output  runner/inventory         │          transport/fleet
 //	   │   └──► runner/hostlist ◄─┘         ▼           │          │
-//	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest
+//	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest ─► testserver
 //	 runner ──────► transport ◄────────────┘ │  │  └─► ssh/{sshconfig,hostkeys,auth}, shwrap
 //	                                         │  └─► rsh/resvport ─► internal/sockdiag
 //	                                         └────► shwrap
 var arrows = map[string][]string{
 	"cmd/multi-rsh": {
-		"runner", "runner/hostlist", "runner/inventory", "runner/output",
+		"runner", "runner/hostlist", "runner/inventory", "runner/inventory/groups", "runner/output",
 		"transport", "transport/execcmd", "transport/rsh", "transport/rsh/resvport", "transport/shwrap",
 		"transport/ssh", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig",
 	},
-	"cmd/multi-rsh/real":     {},
-	"cmd/fleetsim":           {"transport/fleet", "transport/rsh/rshtest", "transport/ssh/sshtest"},
-	"runner":                 {"transport"},
-	"runner/hostlist":        {},
-	"runner/inventory":       {"runner/hostlist", "transport"},
-	"runner/output":          {"runner", "runner/hostlist", "transport"},
-	"transport":              {},
-	"transport/execcmd":      {"transport"},
-	"transport/rsh":          {"transport", "transport/rsh/resvport", "transport/shwrap"},
-	"transport/shwrap":       {"transport"},
-	"transport/rsh/resvport": {"transport", "transport/rsh/resvport/internal/sockdiag"},
+	"cmd/multi-rsh/real":      {},
+	"cmd/fleetsim":            {"transport/fleet", "transport/rsh/rshtest", "transport/ssh/sshtest"},
+	"runner":                  {"transport"},
+	"runner/hostlist":         {},
+	"runner/inventory":        {"runner/hostlist", "runner/inventory/groups", "transport"},
+	"runner/inventory/groups": {},
+	"runner/output":           {"runner", "runner/hostlist", "transport"},
+	"transport":               {},
+	"transport/execcmd":       {"transport"},
+	"transport/rsh":           {"transport", "transport/rsh/resvport", "transport/shwrap"},
+	"transport/shwrap":        {"transport"},
+	"transport/rsh/resvport":  {"transport", "transport/rsh/resvport/internal/sockdiag"},
 	"transport/rsh/resvport/internal/sockdiag": {},
-	"transport/rsh/rshtest":                    {"transport", "transport/shwrap"},
+	"transport/rsh/rshtest":                    {"transport", "transport/shwrap", "transport/testserver"},
 	"transport/ssh":                            {"transport", "transport/shwrap", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig"},
 	"transport/ssh/auth":                       {},
 	"transport/ssh/hostkeys":                   {},
 	"transport/ssh/sshconfig":                  {},
-	"transport/ssh/sshtest":                    {"transport", "transport/shwrap"},
+	"transport/ssh/sshtest":                    {"transport", "transport/shwrap", "transport/testserver"},
+	"transport/testserver":                     {},
 	"transport/fleet":                          {"transport", "transport/rsh/rshtest", "transport/shwrap", "transport/ssh/sshtest"},
 	"transport/transporttest":                  {"transport"},
 	"transport/rig":                            {"transport"},

@@ -233,8 +233,10 @@ func TestAskPassphrase(t *testing.T) {
 	c.exits(exitInterrupted)
 
 	c = start()
-	c.expects(prompt)
-	c.types("a guess\n")
+	for range 3 {
+		c.expects(prompt)
+		c.types("a guess\n")
+	}
 	c.expects("multi-rsh: there is no key to log in with: the passphrase given for ")
 	c.exits(exitUsage)
 	c.hides("a guess")

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,12 +16,12 @@ import (
 	"multirsh/transport/ssh/sshconfig"
 )
 
-// config is what the command line and the environment ask for, checked as far as it can be without reading a file of hosts.
+// config is what command line, environment and configuration files ask for, checked as far as it can be without reading a file
+// of hosts.
 type config struct {
-	hosts     []string // expressions, one an argument; of -w, or the words after the command
-	exclude   []string
-	hostsFile string // "-" is standard input; set when hosts is empty
-	command   string
+	choice
+	limits  []labelLimit
+	command string // "": only with dryRun
 
 	fanout         int
 	timeout        time.Duration // 0: none
@@ -29,7 +30,7 @@ type config struct {
 	transport      string        // for hosts that name none
 	input          string        // "-" is standard input; "": none
 
-	failFast, noLabels, quiet, largestStatus, merge, plain, killOnDisconnect bool
+	dryRun, failFast, noLabels, quiet, largestStatus, merge, plain, killOnDisconnect bool
 
 	sshConfig      string     // as sshconfig.Sources has it
 	sshOptions     []string   // the same, checked one by one; those of --jump and --identity go first
@@ -43,6 +44,24 @@ type config struct {
 	given map[string]string // what to call an option that is not for all transports, by its long name, if it is on the command line
 
 	action string // help, man or version: say that and end; then nothing above is set
+	topic  string // the first word then
+}
+
+// choice is which hosts are meant, and what to choose from.
+type choice struct {
+	include   []string // expressions, in the order of the command line; none: all of hostsFile
+	exclude   []string
+	hostsFile string   // "-" is standard input; "": none
+	inventory []string // hosts files to choose from where there is no hostsFile; nil: those that are usually there
+	pick      int      // so many of them, at random; 0: all
+	dup       bool
+	files     []*configFile
+}
+
+// labelLimit is a --limit-by.
+type labelLimit struct {
+	label string
+	n     int
 }
 
 const (
@@ -50,34 +69,59 @@ const (
 	defaultTransport = "ssh"
 )
 
-// configure makes the configuration of a command line. Its errors are usageErrors.
-func configure(args []string, getenv func(string) string) (*config, error) {
-	a, err := runLine.split(args, getenv)
+// configure makes the configuration of a run. Its errors are usageErrors.
+func (e *env) configure() (*config, error) {
+	a, err := runLine.split(e.Args, e.Getenv)
 	if err != nil {
 		return nil, err
 	}
 	if a.action != "" {
-		return &config{action: a.action}, nil
+		c := &config{action: a.action}
+		if len(a.words) > 0 {
+			c.topic = a.words[0]
+		}
+		return c, nil
 	}
-	ctx, err := a.values()
+	values, files, err := e.settle(a)
 	if err != nil {
 		return nil, err
 	}
-	return a.config(ctx, getenv)
+	return a.config(values, files, e.Getenv)
+}
+
+// settle adds to what a command line and the environment say what the configuration files do, which it returns, too.
+func (e *env) settle(a *arguments) (*cli.Context, []*configFile, error) {
+	values, err := a.values()
+	if err != nil {
+		return nil, nil, err
+	}
+	named := values.String("config")
+	files, err := e.configFiles(named)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = usagef("%s %s: there is no such file; --config none goes without", a.origin["config"], named)
+	}
+	if err != nil || len(files) == 0 {
+		return values, nil, err
+	}
+	for _, f := range files {
+		if err := a.defaults(f); err != nil {
+			return nil, nil, err
+		}
+	}
+	values, err = a.values()
+	return values, files, err
 }
 
 // config reads the parsed options.
-func (a *arguments) config(ctx *cli.Context, getenv func(string) string) (*config, error) {
+func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(string) string) (*config, error) {
 	c := &config{
-		hosts:     ctx.StringSlice("hosts"),
-		exclude:   ctx.StringSlice("exclude"),
-		hostsFile: ctx.String("hosts-file"),
-		user:      ctx.String("user"),
-		input:     ctx.String("input"),
+		user:  ctx.String("user"),
+		input: ctx.String("input"),
 
 		fanout:    defaultFanout,
 		transport: defaultTransport,
 
+		dryRun:           ctx.Bool("dry-run"),
 		failFast:         ctx.Bool("fail-fast"),
 		noLabels:         ctx.Bool("no-labels"),
 		quiet:            ctx.Bool("quiet"),
@@ -103,7 +147,9 @@ func (a *arguments) config(ctx *cli.Context, getenv func(string) string) (*confi
 		}
 	}
 	for _, step := range []func() error{
+		func() (err error) { c.choice, err = a.choice(ctx, files); return err },
 		func() error { return a.fanout(ctx, c) },
+		func() error { return a.limits(ctx, c) },
 		func() error { return a.time(ctx, "timeout", &c.timeout) },
 		func() error { return a.time(ctx, "connect-timeout", &c.connectTimeout) },
 		func() error { return a.user(c) },
@@ -121,34 +167,130 @@ func (a *arguments) config(ctx *cli.Context, getenv func(string) string) (*confi
 	return c, nil
 }
 
-func (a *arguments) fanout(ctx *cli.Context, c *config) error {
-	text := ctx.String("fanout")
+// choice reads the options that say which hosts. A command line that has not all of them has not given them.
+func (a *arguments) choice(ctx *cli.Context, files []*configFile) (choice, error) {
+	c := choice{
+		hostsFile: ctx.String("hosts-file"),
+		inventory: ctx.StringSlice("inventory"),
+		dup:       ctx.Bool("dup"),
+		files:     files,
+	}
+	// In their order, since an expression may take from what stands before it.
+	for _, text := range a.options {
+		name, value, _ := strings.Cut(strings.TrimPrefix(text, "--"), "=")
+		var err error
+		switch name {
+		case "hosts":
+			c.include = append(c.include, value)
+		case "exclude":
+			c.exclude = append(c.exclude, value)
+		case "all":
+			if value == "true" {
+				c.include = append(c.include, "@*")
+			}
+		case "group":
+			value, err = groupsOf(a.origin[name], value)
+			c.include = append(c.include, value)
+		case "exclude-group":
+			value, err = groupsOf(a.origin[name], value)
+			c.exclude = append(c.exclude, value)
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	n, err := a.number(ctx, "pick", "how many of the hosts to take", "3")
+	c.pick = n
+	return c, err
+}
+
+// groupsOf is the host expression for the groups of a -g: @ before each of them, which commas part.
+func groupsOf(as, text string) (string, error) {
+	var b strings.Builder
+	depth := 0
+	first := true
+	for _, r := range text {
+		if first && r != '@' {
+			b.WriteByte('@')
+		}
+		first = r == ',' && depth == 0
+		switch r {
+		case '[':
+			depth++
+		case ']':
+			depth--
+		case ' ', '\t', '\n', '!', '&', '^':
+			return "", usagef("%s %q: this takes groups with commas between them; an expression is for -w or -x, with @ before each group, as -w '@web!@old'", as, text)
+		}
+		b.WriteRune(r)
+	}
+	return b.String(), nil
+}
+
+// number reads a whole number from 1; 0 where the option is not given.
+func (a *arguments) number(ctx *cli.Context, name, what, example string) (int, error) {
+	text := ctx.String(name)
 	if text == "" {
-		return nil
+		return 0, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 31)
 	if err != nil || n == 0 {
-		return usagef("%s %q: the fan-out is how many hosts run at once, a whole number from 1, as 64", a.origin["fanout"], text)
+		return 0, usagef("%s %q: this is %s, a whole number from 1, as %s", a.origin[name], text, what, example)
 	}
-	c.fanout = int(n)
+	return int(n), nil
+}
+
+func (a *arguments) fanout(ctx *cli.Context, c *config) error {
+	n, err := a.number(ctx, "fanout", "how many hosts run at once", "64")
+	if n > 0 {
+		c.fanout = n
+	}
+	return err
+}
+
+var labelAndNumber = regexp.MustCompile(`^([\pL\pN._-]+)=([0-9]+)$`)
+
+func (a *arguments) limits(ctx *cli.Context, c *config) error {
+	for _, text := range ctx.StringSlice("limit-by") {
+		parts := labelAndNumber.FindStringSubmatch(text)
+		if parts == nil {
+			return usagef("%s %q: this is a label and how many of the hosts with the same value of it run at once, as rack=2", a.origin["limit-by"], text)
+		}
+		n, err := strconv.ParseUint(parts[2], 10, 31)
+		if err != nil || n == 0 {
+			return usagef("%s %q: %s is no number of hosts, which is a whole number from 1, as 2", a.origin["limit-by"], text, parts[2])
+		}
+		if slices.ContainsFunc(c.limits, func(l labelLimit) bool { return l.label == parts[1] }) {
+			return usagef("%s %q: %s has a limit already; give it once", a.origin["limit-by"], text, parts[1])
+		}
+		c.limits = append(c.limits, labelLimit{parts[1], int(n)})
+	}
 	return nil
 }
 
-// time reads a number of seconds or a duration as time.ParseDuration has it.
 func (a *arguments) time(ctx *cli.Context, name string, into *time.Duration) error {
 	text := ctx.String(name)
 	if text == "" {
 		return nil
 	}
+	duration, err := parseTime(text)
+	if err != nil {
+		return usagef("%s %q: %v; --timeout is for the whole of each host, --connect-timeout for getting through to it", a.origin[name], text, err)
+	}
+	*into = duration
+	return nil
+}
+
+// parseTime reads a number of seconds or a duration as time.ParseDuration has it.
+func parseTime(text string) (time.Duration, error) {
 	duration, err := time.ParseDuration(text)
 	if bare, notBare := time.ParseDuration(text + "s"); notBare == nil && strings.Trim(text, "0123456789.") == "" {
 		duration, err = bare, nil
 	}
 	if err != nil || duration <= 0 {
-		return usagef("%s %q: a time is a number of seconds above 0 or as 2m, 1h30m, 500ms; --timeout is for the whole of each host, --connect-timeout for getting through to it", a.origin[name], text)
+		return 0, errors.New("a time is a number of seconds above 0 or as 2m, 1h30m, 500ms")
 	}
-	*into = duration
-	return nil
+	return duration, nil
 }
 
 var (
@@ -183,7 +325,7 @@ func (a *arguments) hostKeys(c *config) error {
 	case ssh.FromConfig, ssh.Strict, ssh.AcceptNew, ssh.Ask:
 	case ssh.Ignore:
 		if !strings.HasPrefix(as, "-") {
-			return unsafeVariable(as+"="+string(c.hostKeys), "--host-keys "+string(c.hostKeys))
+			return notHeeded(as+"="+string(c.hostKeys), "--host-keys "+string(c.hostKeys))
 		}
 	default:
 		return usagef("%s %s: what to do about unknown host keys is strict (refuse them), accept-new, ask, or insecure-ignore", as, c.hostKeys)
@@ -243,31 +385,36 @@ func (a *arguments) sshOptions(ctx *cli.Context, c *config) error {
 // otherwise the first one is, and the others are hosts.
 func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error {
 	fileAs := a.origin["hosts-file"]
-	if len(c.hosts) == 0 && c.hostsFile == "" {
+	if len(c.include) == 0 && c.hostsFile == "" {
 		// As in pdsh, the variable counts only when nothing else gives hosts, and -x takes from it.
 		c.hostsFile, fileAs = getenv("WCOLL"), "WCOLL"
 	}
-	switch {
-	case len(c.hosts) > 0 && c.hostsFile != "":
-		return usagef("%s and %s both say which hosts; give one of them, and -x to leave hosts out", a.origin["hosts"], fileAs)
-	case len(a.words) == 0:
-		return usagef("no command: write multi-rsh [options] \"command\" host... (multi-rsh --help shows more)")
-	case c.hostsFile != "":
-		c.command = strings.Join(a.words, " ")
+	if c.hostsFile != "" {
+		if len(c.inventory) > 0 && strings.HasPrefix(a.origin["inventory"], "-") {
+			return usagef("%s and %s both say what to choose hosts from; give one of them, --inventory as often as there are files", fileAs, a.origin["inventory"])
+		}
 		if err := checkHostsFile(fileAs, c.hostsFile); err != nil {
 			return err
 		}
-	case len(c.hosts) > 0:
+	}
+	switch {
+	case c.hostsFile != "" || len(c.include) > 0:
 		c.command = strings.Join(a.words, " ")
+		if len(a.words) == 0 && c.dryRun {
+			return nil
+		}
 	case len(a.words) == 1:
-		return usagef("no hosts: name them after the command, %q host..., or by -w or -l", a.words[0])
-	default:
-		c.command, c.hosts = a.words[0], a.words[1:]
-		for _, word := range c.hosts {
-			if strings.HasPrefix(word, "-") {
+		return usagef("no hosts: name them after the command, %q host..., or by -w, -g, -a or -l", a.words[0])
+	case len(a.words) > 0:
+		c.command, c.include = a.words[0], a.words[1:]
+		for _, word := range c.include {
+			if strings.HasPrefix(word, "-") && !strings.HasPrefix(word, "-/") {
 				return usagef("%q is not a host; options come before the command, and a command of several words is quoted when hosts follow it", word)
 			}
 		}
+	}
+	if len(a.words) == 0 {
+		return usagef("no command: write multi-rsh [options] \"command\" host... (multi-rsh --help shows more)")
 	}
 	if strings.TrimSpace(c.command) == "" {
 		return usagef("the command is empty; write multi-rsh [options] \"command\" host...")

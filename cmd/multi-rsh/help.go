@@ -29,12 +29,25 @@ var runHelp = helpPage{
 	head: `multi-rsh runs a command on many hosts at once, over SSH or rsh.
 
   multi-rsh [options] "command" host...
-  multi-rsh [options] -l FILE command [argument...]    (or -w, or WCOLL=FILE)
+  multi-rsh [options] -w EXPR command [argument...]     (or -g, -a, -l)
+  multi-rsh hosts ...                                   what expressions mean
 `,
+	groups: []string{"Hosts", "Command", "Transport", "Output", "Other"},
 	foot: `Examples
   multi-rsh -u ops -p 400 "uptime" node1 node2 node3
   multi-rsh -l hosts.txt --input motd 'cat >/etc/motd'
   multi-rsh -R rsh -w 'node[001-640]!node007' systemctl is-active sshd
+`,
+}
+
+var sshHelp = helpPage{
+	head: `With SSH, which is the default, ~/.ssh/config and /etc/ssh/ssh_config hold as in
+ssh(1), and these options go before them. The others: multi-rsh --help
+`,
+	groups: []string{"SSH"},
+	foot: `Examples
+  multi-rsh --host-keys ask -l hosts.txt uptime
+  multi-rsh -J ops@gate --ask-pass -w 'node[01-16]' df -h /
 `,
 }
 

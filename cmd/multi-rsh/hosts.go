@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"iter"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"multirsh/runner"
 	"multirsh/runner/hostlist"
 	"multirsh/runner/inventory"
 	"multirsh/transport"
@@ -16,16 +18,17 @@ import (
 
 // selection is the hosts of a run.
 type selection struct {
-	count int
-	all   iter.Seq[transport.Host] // made as they are asked for
-	by    map[string]bool          // the transports that they are reached by
+	count  int
+	all    iter.Seq[transport.Host]            // made as they are asked for
+	by     map[string]bool                     // the transports that they are reached by
+	limits func(transport.Host) []runner.Limit // nil: none
 }
 
 var transportNames = []string{"ssh", "rsh", "exec"}
 
 // selectHosts reads the hosts file, or the expressions of the command line, and finds the transport of every host.
-func selectHosts(c *config, stdin io.Reader) (*selection, error) {
-	inv, err := readHosts(c, stdin)
+func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
+	inv, err := readHosts(c, e.Stdin)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +94,7 @@ func (s *selection) reachedBy(name string) iter.Seq[transport.Host] {
 func readHosts(c *config, stdin io.Reader) (*inventory.Inventory, error) {
 	if c.hostsFile == "" {
 		inv := &inventory.Inventory{}
-		if err := inv.Add(c.hosts...); err != nil {
+		if err := inv.Add(c.include...); err != nil {
 			return nil, badHosts(err)
 		}
 		return inv, nil
@@ -137,3 +140,6 @@ func ranked(hosts iter.Seq[transport.Host]) iter.Seq[transport.Host] {
 		}
 	}
 }
+
+// labelPrefix is what the names of labels have before them in a host's Vars.
+const labelPrefix = "label."

@@ -2,8 +2,10 @@
 //
 // This package composes and does little else:
 //
-//	arguments, environment ─► options.go ─► config.go ─► hosts.go ─► the runner's hosts
-//	                                           └───────► run.go: transports, sinks, signals ─► runner.Run ─► exit.go
+//	arguments, environment ─► options.go ─┐                 groupsources.go, hosts files
+//	configuration ─► toml.go ─► configfile.go ─► config.go ─────────────┴─► hosts.go ─► the runner's hosts
+//	                                                 └────► run.go: transports, sinks, signals ─► runner.Run ─► exit.go
+//	                                                        dryrun.go: shows it instead
 //
 // Only main touches the process; all below it takes streams, environment, clock and signals from an [env].
 package main
@@ -15,15 +17,19 @@ import (
 	"time"
 )
 
-func main() {
+func main() { os.Exit(run(process())) }
+
+// process is what the program sees when it is run.
+func process() *env {
 	signals := make(chan os.Signal, 8)
-	os.Exit(run(&env{
+	return &env{
 		Stdin:    os.Stdin,
 		Stdout:   os.Stdout,
 		Stderr:   os.Stderr,
 		Args:     os.Args[1:],
 		Getenv:   os.Getenv,
 		Now:      time.Now,
+		Etc:      "/etc",
 		Terminal: func() (*os.File, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) },
 		Signals: func() <-chan os.Signal {
 			// To be told of it is enough: the write that nobody reads fails, instead of ending the process. Ignoring it would
@@ -36,5 +42,5 @@ func main() {
 			}
 			return signals
 		},
-	}))
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"os"
@@ -12,9 +13,18 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The test binary is the program when it is called by its name: in the scripts, and in tests that need a process to signal.
+// The test binary is the program when it is called by its name: in the scripts, and in tests that need a process to signal. It
+// does not see the configuration of the user or of the machine: TEST_ETC is to it what /etc is to the program, and who does
+// not set it wants none.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"multi-rsh": main})
+	if os.Getenv("TEST_ETC") == "" {
+		os.Setenv("MULTI_RSH_CONFIG", "none")
+	}
+	testscript.Main(m, map[string]func(){"multi-rsh": func() {
+		e := process()
+		e.Etc = cmp.Or(os.Getenv("TEST_ETC"), "/no-etc")
+		os.Exit(run(e))
+	}})
 }
 
 // The scripts show every option, exit status and mistake, on local commands (-R exec) and, in ssh*.txtar, on an sshd of
@@ -57,6 +67,8 @@ func TestScript(t *testing.T) {
 				}
 			}
 			script.Setenv("WCOLL", "")
+			script.Setenv("HOME", script.WorkDir+"/home")
+			script.Setenv("TEST_ETC", script.WorkDir+"/etc")
 			script.Setenv("MULTI_RSH_SSH_CONFIG", "none")
 			script.Setenv("GORACE", "atexit_sleep_ms=10") // else each program of a -race test sleeps for a second at its end
 			script.Setenv("XDG_STATE_HOME", script.WorkDir)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -113,23 +115,47 @@ func TestManualRenders(t *testing.T) {
 	}
 }
 
-// The help fits one screen and shows every option.
-func TestHelpFitsAScreen(t *testing.T) {
-	var page bytes.Buffer
-	if err := runLine.help(&page, runHelp); err != nil {
+// The configuration in the manual is one.
+func TestManualConfiguration(t *testing.T) {
+	_, text, found := strings.Cut(section(t, "CONFIGURATION"), "\n.Bd -literal -offset indent\n")
+	text, _, ended := strings.Cut(text, "\n.Ed\n")
+	if !found || !ended {
+		t.Fatal("the manual has no example of a configuration")
+	}
+	name := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(name, []byte(strings.ReplaceAll(text, `\e`, `\`)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.TrimSuffix(page.String(), "\n"), "\n")
-	if len(lines) < 24 || len(lines) > 50 {
-		t.Errorf("%d lines, want 24 to 50", len(lines))
+	f, err := readConfig(name, "/home/ops")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, line := range lines {
-		if len(line) > 80 {
-			t.Errorf("%d columns, want at most 80: %s", len(line), line)
+	if len(f.options) != 4 || len(f.hosts) != 2 || len(f.groups.sources) != 4 {
+		t.Errorf("%d options, %d [[hosts]], %d sources", len(f.options), len(f.hosts), len(f.groups.sources))
+	}
+}
+
+// Each page of the help fits one screen, and together they show every option.
+func TestHelpFitsAScreen(t *testing.T) {
+	var all string
+	for name, page := range map[string]helpPage{"": runHelp, "ssh": sshHelp} {
+		var text bytes.Buffer
+		if err := runLine.help(&text, page); err != nil {
+			t.Fatal(err)
 		}
+		lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
+		if len(lines) > 50 {
+			t.Errorf("--help %s: %d lines, want at most 50", name, len(lines))
+		}
+		for _, line := range lines {
+			if len(line) > 80 {
+				t.Errorf("--help %s: %d columns, want at most 80: %s", name, len(line), line)
+			}
+		}
+		all += text.String()
 	}
 	for _, o := range runLine.options {
-		if !strings.Contains(page.String(), " --"+o.name+" ") {
+		if strings.Count(all, " --"+o.name+" ") == 0 {
 			t.Errorf("--%s is missing", o.name)
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -24,6 +25,7 @@ type option struct {
 	many    bool   // may be given more than once
 	action  bool   // says something and ends: no setting, so not taken from the environment
 	weakens bool   // can make a run less safe, so not taken from the environment either, where nobody sees it
+	once    bool   // says what one run is about, so not taken from the configuration
 	only    string // the transports that it is for; empty: all
 	group   string
 	text    string
@@ -31,17 +33,25 @@ type option struct {
 
 // runLine is the command line of a run, with the options in the order of the help.
 var runLine = &commandLine{name: "multi-rsh", options: []*option{
-	{name: "hosts", letters: "w", arg: "EXPR", many: true, group: "Hosts", text: "these hosts, as 'node[01-16]!node07'; repeatable"},
-	{name: "exclude", letters: "x", arg: "EXPR", many: true, group: "Hosts", text: "but not these; repeatable"},
-	{name: "hosts-file", letters: "l", arg: "FILE", group: "Hosts", text: "hosts and their settings from a file, - for stdin"},
+	{name: "hosts", letters: "w", arg: "EXPR", many: true, once: true, group: "Hosts", text: "these hosts: 'n[01-16]!n07', @web; repeatable"},
+	{name: "exclude", letters: "x", arg: "EXPR", many: true, once: true, group: "Hosts", text: "but not these; repeatable"},
+	{name: "group", letters: "g", arg: "GROUP", many: true, once: true, group: "Hosts", text: "the hosts of groups: web,rack[1-3]; repeatable"},
+	{name: "exclude-group", letters: "X", arg: "GROUP", many: true, once: true, group: "Hosts", text: "but not those of these groups; repeatable"},
+	{name: "all", letters: "a", once: true, weakens: true, group: "Hosts", text: "all hosts of the inventory"},
+	{name: "hosts-file", letters: "l", arg: "FILE", once: true, group: "Hosts", text: "all hosts of a file, - for stdin; or the inventory"},
+	{name: "inventory", arg: "FILE", many: true, group: "Hosts", text: "hosts and groups to choose from; repeatable"},
+	{name: "pick", arg: "N", once: true, group: "Hosts", text: "only N of the hosts, chosen at random"},
+	{name: "dup", group: "Hosts", text: "a host as often as it is named"},
 
 	{name: "user", letters: "u", arg: "USER", group: "Command", text: "user on the hosts; else ssh_config's or your own"},
-	{name: "input", arg: "FILE", group: "Command", text: "what the command reads on every host, - for stdin"},
+	{name: "input", arg: "FILE", once: true, group: "Command", text: "what the command reads on every host, - for stdin"},
 	{name: "merge", group: "Command", text: "one channel: stderr comes with stdout"},
 	{name: "fanout", letters: "pf", arg: "N", group: "Command", text: "hosts at once; also -f (64)"},
+	{name: "limit-by", arg: "LABEL=N", many: true, group: "Command", text: "at once with the same label: rack=2; repeatable"},
 	{name: "timeout", letters: "t", arg: "TIME", group: "Command", text: "for the whole of each host: 30 (seconds), 2m"},
 	{name: "connect-timeout", arg: "TIME", group: "Command", text: "until the command is accepted (10s)"},
 	{name: "fail-fast", letters: "k", group: "Command", text: "stop the run when a host is not ok"},
+	{name: "dry-run", once: true, group: "Command", text: "show what would be run where, and run nothing"},
 
 	{name: "transport", letters: "R", arg: "NAME", group: "Transport", text: "ssh, rsh, or exec: local commands with %h %u %n"},
 	{name: "kill-on-disconnect", only: "rsh ssh", group: "Transport", text: "the command ends when the connection does"},
@@ -63,10 +73,15 @@ var runLine = &commandLine{name: "multi-rsh", options: []*option{
 	{name: "no-labels", letters: "N", group: "Output", text: "no 'host: ' before the lines"},
 	{name: "quiet", letters: "q", group: "Output", text: "only what the commands write, and no summary"},
 	{name: "largest-status", letters: "S", group: "Output", text: "exit with the largest remote status"},
-	{name: "help", letters: "h", action: true, group: "Output", text: "this page"},
-	{name: "man", action: true, group: "Output", text: "the manual"},
-	{name: "version", letters: "V", action: true, group: "Output", text: "the version"},
+
+	{name: "config", arg: "FILE", once: true, group: "Other", text: "instead of the files of the configuration; or none"},
+	{name: "help", letters: "h", action: true, group: "Other", text: "this page; --help ssh: the options of SSH"},
+	{name: "man", action: true, group: "Other", text: "the manual"},
+	{name: "version", letters: "V", action: true, group: "Other", text: "the version"},
 }}
+
+// usage is how the option is written.
+func (o *option) usage() string { return strings.TrimSpace("--" + o.name + " " + o.arg) }
 
 // variable is the environment's name for the option; empty: it is not taken from there.
 func (o *option) variable() string {
@@ -230,28 +245,36 @@ func (a *arguments) add(o *option, as, value string) error {
 	return nil
 }
 
-// together are options of which one is enough: a variable for one of them gives way to any of the others on the command line.
-var together = [][]string{{"hosts", "hosts-file"}, {"ask-pass", "askpass-command"}}
+// together are options of which one is enough: where one of them is given, all of them are settled for what counts less, as the
+// environment does beside the command line.
+var together = [][]string{{"hosts", "group", "all", "hosts-file"}, {"ask-pass", "askpass-command"}}
 
-// environment adds what the environment sets and the command line does not.
-func (a *arguments) environment(getenv func(string) string) error {
+// settled are the options that need nothing more, by their long names.
+func (a *arguments) settled() map[string]bool {
 	settled := map[string]bool{}
+	for name := range a.origin {
+		settled[name] = true
+	}
 	for _, names := range together {
-		for _, name := range names {
-			if a.origin[name] != "" {
-				for _, other := range names {
-					settled[other] = true
-				}
+		if slices.ContainsFunc(names, func(name string) bool { return a.origin[name] != "" }) {
+			for _, name := range names {
+				settled[name] = true
 			}
 		}
 	}
+	return settled
+}
+
+// environment adds what the environment sets and the command line does not.
+func (a *arguments) environment(getenv func(string) string) error {
+	settled := a.settled()
 	for _, o := range a.line.options {
 		variable, value := o.environ(), getenv(o.environ())
-		if o.action || value == "" || a.origin[o.name] != "" || settled[o.name] {
+		if o.action || value == "" || settled[o.name] {
 			continue
 		}
 		if on, known := parseSwitch(value); o.weakens && !(o.arg == "" && known && !on) {
-			return unsafeVariable(variable, "--"+strings.TrimSpace(o.name+" "+o.arg))
+			return notHeeded(variable, o.usage())
 		}
 		if err := a.add(o, variable, value); err != nil {
 			return err
@@ -260,9 +283,32 @@ func (a *arguments) environment(getenv func(string) string) error {
 	return nil
 }
 
-// unsafeVariable refuses to be made less safe by a variable.
-func unsafeVariable(variable, option string) error {
-	return usagef("%s is not heeded: what can make a run less safe is for the command line alone; unset it, and write %s where you mean it", variable, option)
+const byHandAlone = "what can make a run less safe is for the command line alone"
+
+// notHeeded refuses to be made less safe by a variable or a configuration.
+func notHeeded(what, option string) error {
+	undo := "remove it"
+	if strings.HasPrefix(what, "MULTI_RSH_") {
+		undo = "unset it"
+	}
+	return usagef("%s is not heeded: %s; %s, and write %s where you mean it", what, byHandAlone, undo, option)
+}
+
+// defaults adds what a configuration file sets and nothing before it does. A verb may have an option of its own by the name of a
+// run's: the file means the run's.
+func (a *arguments) defaults(f *configFile) error {
+	settled := a.settled()
+	for _, o := range f.options {
+		if settled[o.name] || !slices.Contains(a.line.options, o.option) {
+			continue
+		}
+		for _, value := range o.values {
+			if err := a.add(o.option, o.as, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // values hands the options to the library, which holds them from then on.
@@ -304,22 +350,31 @@ func parseSwitch(text string) (on, known bool) {
 	return false, false
 }
 
-// unknownLong names the nearest option: one that begins the same or is a slip of at most two keys away.
+// unknownLong names the nearest option.
 func (l *commandLine) unknownLong(name string) error {
-	best, distance := "", 3
+	var names []string
 	for _, o := range l.options {
-		if len(name) > 1 && strings.HasPrefix(o.name, name) {
-			best = o.name
-			break
-		}
-		if d := slips(name, o.name); d < distance {
-			best, distance = o.name, d
-		}
+		names = append(names, o.name)
 	}
+	best := nearest(name, names)
 	if best == "" {
 		return usagef("unknown option --%s; %s --help lists the options", name, l.name)
 	}
 	return usagef("unknown option --%s; did you mean --%s?", name, best)
+}
+
+// nearest is the one of the names that begins as name does, or is a slip of at most two keys away from it; "": none is.
+func nearest(name string, names []string) string {
+	best, distance := "", 3
+	for _, n := range names {
+		if len(name) > 1 && strings.HasPrefix(n, name) {
+			return n
+		}
+		if d := slips(name, n); d < distance {
+			best, distance = n, d
+		}
+	}
+	return best
 }
 
 // elsewhere are letters of related programs that are not needed here.

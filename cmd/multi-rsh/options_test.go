@@ -8,15 +8,24 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-func environ(pairs map[string]string) func(string) string {
-	return func(name string) string { return pairs[name] }
+// testEnv is a process of a user and a machine without any configuration.
+func testEnv(environment map[string]string, args ...string) *env {
+	return &env{Args: args, Getenv: func(name string) string { return environment[name] }, Etc: "/no/such"}
+}
+
+func configureWith(environment map[string]string, args ...string) (*config, error) {
+	return testEnv(environment, args...).configure()
 }
 
 // base is a configuration with nothing asked for.
 func base(change func(*config)) *config {
-	c := &config{fanout: 64, transport: "ssh", hosts: []string{"h1"}, command: "id"}
+	c := &config{choice: choice{include: []string{"h1"}}, fanout: 64, transport: "ssh", command: "id"}
 	change(c)
 	return c
+}
+
+func diffConfigs(want, got *config) string {
+	return cmp.Diff(want, got, cmp.AllowUnexported(config{}, choice{}, labelLimit{}), cmpopts.IgnoreFields(config{}, "given"), cmpopts.EquateEmpty())
 }
 
 func TestConfigure(t *testing.T) {
@@ -27,10 +36,10 @@ func TestConfigure(t *testing.T) {
 		want *config
 	}{
 		{args: []string{"id", "h1"}, want: base(func(c *config) {})},
-		{args: []string{"uname -a", "h1", "h[2-3]"}, want: base(func(c *config) { c.command, c.hosts = "uname -a", []string{"h1", "h[2-3]"} })},
+		{args: []string{"uname -a", "h1", "h[2-3]"}, want: base(func(c *config) { c.command, c.include = "uname -a", []string{"h1", "h[2-3]"} })},
 		{args: []string{"-wh1", "id"}, want: base(func(c *config) {})},
 		{args: []string{"-w", "h[1,3]", "--hosts=h4,h5", "--hosts", "h6", "uname", "-a"}, want: base(func(c *config) {
-			c.hosts, c.command = []string{"h[1,3]", "h4,h5", "h6"}, "uname -a"
+			c.include, c.command = []string{"h[1,3]", "h4,h5", "h6"}, "uname -a"
 		})},
 		{args: []string{"-p64", "-t30", "-uops", "-Rexec", "-SN", "id", "h1"}, want: base(func(c *config) {
 			c.timeout, c.user, c.transport, c.largestStatus, c.noLabels = 30*time.Second, "ops", "exec", true, true
@@ -58,7 +67,7 @@ func TestConfigure(t *testing.T) {
 		})},
 		{args: []string{"-R", "ssh", "id", "h1"}, want: base(func(c *config) {})},
 		{args: []string{"-R", "rsh", "id", "h1"}, want: base(func(c *config) { c.transport = "rsh" })},
-		{args: []string{"-l", "-", "id"}, want: base(func(c *config) { c.hosts, c.hostsFile = []string{}, "-" })},
+		{args: []string{"-l", "-", "id"}, want: base(func(c *config) { c.include, c.hostsFile = []string{}, "-" })},
 		{args: []string{"--", "--help", "h1"}, want: base(func(c *config) { c.command = "--help" })},
 		{args: []string{"-wh1", "--", "-x", "--", "y"}, want: base(func(c *config) { c.command = "-x -- y" })},
 		{args: []string{"help", "h1"}, want: base(func(c *config) { c.command = "help" })},
@@ -80,13 +89,13 @@ func TestConfigure(t *testing.T) {
 		{args: []string{"-f6", "--merge=false", "id", "h1"}, env: env{"MULTI_RSH_FANOUT": "5", "MULTI_RSH_MERGE": "1"}, want: base(func(c *config) { c.fanout = 6 })},
 		{args: []string{"id", "x"}, env: env{"MULTI_RSH_HOSTS": "h1", "MULTI_RSH_QUIET": "off"}, want: base(func(c *config) { c.command = "id x" })},
 		{args: []string{"-wh1", "id"}, env: env{"MULTI_RSH_HOSTS": "h2", "MULTI_RSH_HOSTS_FILE": "/x", "WCOLL": "/y"}, want: base(func(c *config) {})},
-		{args: []string{"id", "-a"}, env: env{"WCOLL": "/dev/null"}, want: base(func(c *config) { c.hosts, c.hostsFile, c.command = []string{}, "/dev/null", "id -a" })},
+		{args: []string{"id", "-a"}, env: env{"WCOLL": "/dev/null"}, want: base(func(c *config) { c.include, c.hostsFile, c.command = []string{}, "/dev/null", "id -a" })},
 		{args: []string{"id"}, env: env{"WCOLL": "/y", "MULTI_RSH_HOSTS": "h1"}, want: base(func(c *config) {})},
 	} {
-		got, err := configure(test.args, environ(test.env))
+		got, err := configureWith(test.env, test.args...)
 		if err != nil {
 			t.Errorf("%q: %v", test.args, err)
-		} else if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(config{}), cmpopts.IgnoreFields(config{}, "given"), cmp.Transformer("nil", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
+		} else if diff := diffConfigs(test.want, got); diff != "" {
 			t.Errorf("%q, %v (-want +got):\n%s", test.args, test.env, diff)
 		}
 	}
@@ -101,7 +110,7 @@ func TestConfigureRefuses(t *testing.T) {
 		want string
 	}{
 		{args: nil, want: `no command: write multi-rsh [options] "command" host... (multi-rsh --help shows more)`},
-		{args: []string{"id"}, want: `no hosts: name them after the command, "id" host..., or by -w or -l`},
+		{args: []string{"id"}, want: `no hosts: name them after the command, "id" host..., or by -w, -g, -a or -l`},
 		{args: []string{" ", "h1"}, want: `the command is empty; write multi-rsh [options] "command" host...`},
 		{args: []string{"uname", "-a", "h1"}, want: `"-a" is not a host; options come before the command, and a command of several words is quoted when hosts follow it`},
 
@@ -115,7 +124,7 @@ func TestConfigureRefuses(t *testing.T) {
 		{args: []string{"-n"}, want: `unknown option -n: the command reads nothing, without an option (--input gives it something to read)`},
 		{args: []string{"-é"}, want: `unknown option -é; multi-rsh --help lists the options`},
 
-		{args: []string{"-w"}, want: `-w needs a value: -w EXPR, these hosts, as 'node[01-16]!node07'; repeatable`},
+		{args: []string{"-w"}, want: `-w needs a value: -w EXPR, these hosts: 'n[01-16]!n07', @web; repeatable`},
 		{args: []string{"--user"}, want: `--user needs a value: --user USER, user on the hosts; else ssh_config's or your own`},
 		{args: []string{"--user="}, want: `--user needs a value: --user USER, user on the hosts; else ssh_config's or your own`},
 		{args: []string{"--merge=maybe"}, want: `--merge is a switch, so its value is true or false, not "maybe"`},
@@ -123,10 +132,10 @@ func TestConfigureRefuses(t *testing.T) {
 		{args: []string{"-p3", "--fanout=3"}, want: `-p and --fanout are the same option, given twice; give it once`},
 		{args: []string{"-SS"}, want: `-S is given twice; give it once`},
 
-		{args: []string{"-f0", "id", "h1"}, want: `-f "0": the fan-out is how many hosts run at once, a whole number from 1, as 64`},
-		{args: []string{"-p", "many", "id", "h1"}, want: `-p "many": the fan-out is how many hosts run at once, a whole number from 1, as 64`},
-		{args: []string{"--fanout=-3", "id", "h1"}, want: `--fanout "-3": the fan-out is how many hosts run at once, a whole number from 1, as 64`},
-		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_FANOUT": "x"}, want: `MULTI_RSH_FANOUT "x": the fan-out is how many hosts run at once, a whole number from 1, as 64`},
+		{args: []string{"-f0", "id", "h1"}, want: `-f "0": this is how many hosts run at once, a whole number from 1, as 64`},
+		{args: []string{"-p", "many", "id", "h1"}, want: `-p "many": this is how many hosts run at once, a whole number from 1, as 64`},
+		{args: []string{"--fanout=-3", "id", "h1"}, want: `--fanout "-3": this is how many hosts run at once, a whole number from 1, as 64`},
+		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_FANOUT": "x"}, want: `MULTI_RSH_FANOUT "x": this is how many hosts run at once, a whole number from 1, as 64`},
 		{args: []string{"id", "h1"}, env: env{"MULTI_RSH_MERGE": "x"}, want: `MULTI_RSH_MERGE is a switch, so its value is true or false, not "x"`},
 		{args: []string{"-t0", "id", "h1"}, want: `-t "0": ` + timeHint},
 		{args: []string{"-t", "5x", "id", "h1"}, want: `-t "5x": ` + timeHint},
@@ -141,8 +150,6 @@ func TestConfigureRefuses(t *testing.T) {
 		{args: []string{"-l", "no/such.txt", "id"}, want: `-l no/such.txt: there is no such file`},
 		{args: []string{"id"}, env: env{"WCOLL": "/no/such"}, want: `WCOLL /no/such: there is no such file`},
 		{args: []string{"-R", "rhs", "id", "h1"}, want: `-R rhs: there is no such transport; it is ssh, rsh or exec`},
-		{args: []string{"-wh1", "-l/dev/null", "id"}, want: `-w and -l both say which hosts; give one of them, and -x to leave hosts out`},
-		{args: []string{"id"}, env: env{"MULTI_RSH_HOSTS": "a", "MULTI_RSH_HOSTS_FILE": "b"}, want: `MULTI_RSH_HOSTS and MULTI_RSH_HOSTS_FILE both say which hosts; give one of them, and -x to leave hosts out`},
 		{args: []string{"-l-", "--input=-", "id"}, want: `standard input cannot be both the hosts (-l -) and the input of the command (--input -); put one of them into a file`},
 
 		{args: []string{"-Rrsh", "--plain", "--kill-on-disconnect", "id", "h1"}, want: `--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them`},
@@ -168,9 +175,9 @@ func TestConfigureRefuses(t *testing.T) {
 		{args: []string{"--ask-pass", "--askpass-command=x", "id", "h1"}, want: `--ask-pass and --askpass-command both give the password; give one of them`},
 		{args: []string{"--tty", "--input=x", "id", "h1"}, want: `--tty gives the command a terminal, which has no end of input as a file has; give --tty or --input, not both`},
 	} {
-		got, err := configure(test.args, environ(test.env))
+		got, err := configureWith(test.env, test.args...)
 		if err == nil {
-			_, err = selectHosts(got, nil)
+			_, err = testEnv(test.env).selectHosts(t.Context(), got)
 		}
 		if err == nil {
 			t.Errorf("%q: accepted as %+v", test.args, got)
@@ -192,9 +199,9 @@ func FuzzConfigure(f *testing.F) {
 	f.Add("-", "--", "-t5", "h1")
 	f.Add("-\xff", "--=", "---", "--x=\x00")
 	f.Fuzz(func(t *testing.T, a, b, c, d string) {
-		got, err := configure([]string{a, b, c, d}, environ(nil))
+		got, err := configureWith(nil, a, b, c, d)
 		if err == nil {
-			if got.action == "" && (got.command == "" || len(got.hosts) == 0 && got.hostsFile == "") {
+			if got.action == "" && (got.command == "" || len(got.include) == 0 && got.hostsFile == "") {
 				t.Errorf("accepted without a command or hosts: %+v", got)
 			}
 			return

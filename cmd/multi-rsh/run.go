@@ -23,13 +23,14 @@ type env struct {
 	Args           []string // without the program's name
 	Getenv         func(string) string
 	Now            func() time.Time
+	Etc            string // where the machine has its configuration: /etc
 
 	// Terminal opens the one that the process belongs to, for questions: whatever the streams are, a person is there. It fails
 	// where there is none.
 	Terminal func() (*os.File, error)
 
-	// Signals is called when a run begins, and gives those that ask something of it. Until then, and without a run, they
-	// do to the process what they always do.
+	// Signals is called when the options are understood, and gives those that ask something of us. Until then they do to the
+	// process what they always do.
 	Signals func() <-chan os.Signal
 }
 
@@ -47,12 +48,14 @@ func run(e *env) int {
 		}
 	}
 	var summary runner.Summary
-	c, err := configure(e.Args, e.Getenv)
+	c, err := e.configure()
 	switch {
 	case err != nil:
 		c = &config{}
 	case c.action == "":
 		summary, err = e.runHosts(c)
+	case c.action == "help" && c.topic == "ssh":
+		err = runLine.help(e.Stdout, sshHelp)
 	case c.action == "help":
 		err = runLine.help(e.Stdout, runHelp)
 	case c.action == "man":
@@ -83,6 +86,8 @@ func complaint(summary runner.Summary, err error) string {
 			why = fmt.Sprintf("the output cannot be written (%v)", reason(sink.Err))
 		}
 		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", why, summary.Outcomes[runner.OK], summary.Hosts)
+	case errors.Is(err, syscall.EPIPE): // as of head(1), and nothing has been run
+		return ""
 	}
 	return err.Error()
 }
@@ -96,27 +101,84 @@ const patience = time.Second
 // what SSH handshakes leave behind, another tenth. With a small heap it would only cost: a tenth of the CPU at a fan-out of 64.
 const wide = 512
 
+// plan is what is to be run, and on what.
+type plan struct {
+	hosts   *selection
+	reach   *reach
+	command *transport.Command
+	input   io.Closer // nil: none
+	wallet  io.Closer // of ssh; nil: none
+}
+
+// close lets go of what the plan holds.
+func (p *plan) close() {
+	if p.wallet != nil {
+		p.wallet.Close()
+	}
+	if p.reach != nil {
+		p.reach.close()
+	}
+	if p.input != nil {
+		p.input.Close()
+	}
+}
+
+// plan selects the hosts and prepares all that must be there before any of them is touched.
+func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
+	p := &plan{command: &transport.Command{Line: c.command}}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.hosts, err = e.selectHosts(ctx, c); err != nil {
+		return nil, err
+	}
+	if p.reach, err = e.transports(c, p.hosts); err != nil {
+		return nil, err
+	}
+	if c.input != "" {
+		var input *io.SectionReader // written by nobody any more when it is read here
+		var file io.Closer
+		err = unlessStopped(ctx, func() (err error) {
+			input, file, err = spool(c.input, e.Stdin)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.command.Stdin, p.input = input, file
+	}
+	if p.reach.ssh != nil {
+		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts.reachedBy("ssh")); err != nil {
+			return nil, err
+		}
+		p.wallet = p.reach.ssh.Wallet
+	}
+	return p, nil
+}
+
 // runHosts selects the hosts, runs the command on them, and obeys signals meanwhile.
 func (e *env) runHosts(c *config) (runner.Summary, error) {
-	hosts, err := selectHosts(c, e.Stdin)
+	signals := e.Signals()
+	if c.dryRun {
+		var summary runner.Summary
+		err := e.before(signals, func(ctx context.Context) (err error) {
+			summary, err = e.dryRun(ctx, c)
+			return err
+		})
+		return summary, err
+	}
+	var p *plan
+	err := e.before(signals, func(ctx context.Context) (err error) {
+		p, err = e.plan(ctx, c)
+		return err
+	})
 	if err != nil {
 		return runner.Summary{}, err
 	}
-	reach, err := e.transports(c, hosts)
-	if err != nil {
-		return runner.Summary{}, err
-	}
-	defer reach.close()
-	command := &transport.Command{Line: c.command}
-	if c.input != "" {
-		input, file, err := spool(c.input, e.Stdin)
-		if err != nil {
-			return runner.Summary{}, err
-		}
-		defer file.Close()
-		command.Stdin = input
-	}
-
+	defer p.close()
+	hosts, reach := p.hosts, p.reach
 	if c.fanout > wide && e.Getenv("GOGC") == "" {
 		growth := 50
 		if hosts.by["ssh"] {
@@ -124,15 +186,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		}
 		debug.SetGCPercent(growth)
 	}
-	signals := e.Signals()
-	if reach.ssh != nil {
-		err := e.before(signals, func(ctx context.Context) error { return e.prepareSSH(ctx, c, reach.ssh, hosts.reachedBy("ssh")) })
-		if err != nil {
-			return runner.Summary{}, err
-		}
-		defer reach.ssh.Wallet.Close()
-	}
-	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast}
+	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast, Limits: hosts.limits}
 	sink := e.console(c, hosts.count, reach.retries)
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
@@ -143,7 +197,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	ended := make(chan ending, 1)
 	go func() {
-		summary, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return command }, sink)
+		summary, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return p.command }, sink)
 		ended <- ending{summary, err}
 	}()
 
@@ -203,8 +257,8 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 }
 
-// before does what comes before the run, and ends it at a signal: then nothing has been run. A second signal waits for nothing
-// either, as for a key file that some dead server has; whatever is left then ends with the process.
+// before does what comes before the run, and ends it at a signal: then nothing has been run. What does not end by then soon, or
+// at a second signal, as the reading of a key file that some dead server has, ends with the process.
 func (e *env) before(signals <-chan os.Signal, prepare func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
@@ -224,6 +278,19 @@ func (e *env) before(signals <-chan os.Signal, prepare func(context.Context) err
 			}
 			return err
 		}
+	}
+}
+
+// unlessStopped does what cannot be told to stop, as a read of a terminal, and leaves it behind at the end of ctx: the process
+// then soon ends.
+func unlessStopped(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -84,6 +84,9 @@ type endpoint struct {
 // connect makes a connection and has use use it, all within the connect timeout, which runs from when it is our turn. On failure it says in
 // which phase. verify decides on the host's key.
 func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify ssh.HostKeyCallback, use func(*client) error) (transport.Phase, error) {
+	if phase, err := t.unasked.get(s); err != nil {
+		return phase, err
+	}
 	via, err := t.via(ctx, s)
 	if err != nil {
 		return transport.PhaseConnect, err
@@ -222,14 +225,8 @@ func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, via *ho
 	case s.ProxyCommand != "":
 		return &endpoint{s.ProxyCommand, addr, func(context.Context) (net.Conn, error) { return t.proxy(s.ProxyCommand) }}, nil
 	}
-	limit := t.connectTimeout(s)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit.After, limit)
-	defer cancel()
 	addrs, err := t.resolve(ctx, s)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
 		return nil, err
 	}
 	dialer, err := newDialer(s)
@@ -239,11 +236,20 @@ func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, via *ho
 	return &endpoint{addrs[0].String(), addr, func(ctx context.Context) (net.Conn, error) { return dialer.any(ctx, addrs) }}, nil
 }
 
-// resolve finds the addresses of a host; a literal needs no looking up.
+// resolve finds the addresses of a host; a literal needs no looking up. Its time runs from when it is our turn.
 func (t *Transport) resolve(ctx context.Context, s *sshconfig.Settings) ([]netip.AddrPort, error) {
 	if addr, err := netip.ParseAddr(s.HostName); err == nil {
 		return []netip.AddrPort{netip.AddrPortFrom(addr, s.Port)}, nil
 	}
+	select {
+	case t.lookups <- struct{}{}:
+		defer func() { <-t.lookups }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	limit := t.connectTimeout(s)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit.After, limit)
+	defer cancel()
 	lookup := t.LookupNetIP
 	if lookup == nil {
 		lookup = net.DefaultResolver.LookupNetIP
@@ -256,7 +262,10 @@ func (t *Transport) resolve(ctx context.Context, s *sshconfig.Settings) ([]netip
 	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
 		err = &wrapped{fmt.Sprintf("the name %q has no address", s.HostName), err}
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
 		return nil, err
 	}
 	addrs := make([]netip.AddrPort, len(found))

@@ -3,11 +3,13 @@ package ssh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
@@ -40,32 +42,42 @@ func (t *Transport) policy(s *sshconfig.Settings) Policy {
 	return Strict
 }
 
-// stores are the known_hosts files, each combination of them read once.
-type stores struct {
+// once reads each combination of files once.
+type once[T any] struct {
 	mu  sync.Mutex
-	all map[string]*store
+	all map[string]func() (T, error)
 }
 
-type store struct {
-	once sync.Once
-	db   *hostkeys.DB
-	err  error
+func (o *once[T]) get(key string, read func() (T, error)) (T, error) {
+	o.mu.Lock()
+	if o.all == nil {
+		o.all = make(map[string]func() (T, error))
+	}
+	at := o.all[key]
+	if at == nil {
+		at = sync.OnceValues(read)
+		o.all[key] = at
+	}
+	o.mu.Unlock()
+	return at()
 }
 
+// store is the known_hosts files of a host.
 func (t *Transport) store(s *sshconfig.Settings) (*hostkeys.DB, error) {
 	key := strings.Join(s.UserKnownHostsFiles, "\n") + "\n\n" + strings.Join(s.GlobalKnownHostsFiles, "\n")
-	t.stores.mu.Lock()
-	if t.stores.all == nil {
-		t.stores.all = make(map[string]*store)
+	return t.stores.get(key, func() (*hostkeys.DB, error) { return hostkeys.Open(s.UserKnownHostsFiles, s.GlobalKnownHostsFiles) })
+}
+
+// notRevoked says that a key is in one of a host's RevokedHostKeys, or that these cannot be read, which is as bad.
+func (t *Transport) notRevoked(s *sshconfig.Settings, key ssh.PublicKey) error {
+	if s.RevokedHostKeys == nil {
+		return nil
 	}
-	at := t.stores.all[key]
-	if at == nil {
-		at = new(store)
-		t.stores.all[key] = at
+	revoked, err := t.revoked.get(strings.Join(s.RevokedHostKeys, "\n"), func() (*hostkeys.Revoked, error) { return hostkeys.ReadRevoked(s.RevokedHostKeys) })
+	if err != nil {
+		return err
 	}
-	t.stores.mu.Unlock()
-	at.once.Do(func() { at.db, at.err = hostkeys.Open(s.UserKnownHostsFiles, s.GlobalKnownHostsFiles) })
-	return at.db, at.err
+	return revoked.Check(keyName(s), key)
 }
 
 // keyName is the name under which the host's key is known.
@@ -82,13 +94,11 @@ func (t *Transport) verifier(s *sshconfig.Settings) (ssh.HostKeyCallback, error)
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(s.Ignored, "RevokedHostKeys") {
-		t.unread.Do(func() {
-			t.warn(errors.New("ssh_config's RevokedHostKeys is not read, so a key that is revoked only there is not refused: mark it @revoked in known_hosts"))
-		})
-	}
 	name := keyName(s)
 	return func(_ string, remote net.Addr, key ssh.PublicKey) error {
+		if err := t.notRevoked(s, key); err != nil {
+			return err
+		}
 		err := db.Check(name, remote, key)
 		if unknown := (*hostkeys.UnknownError)(nil); !errors.As(err, &unknown) {
 			return err
@@ -138,7 +148,7 @@ type UnknownKey struct {
 }
 
 // UnknownHostKeys asks the hosts that no file knows for their keys, at most fanout at once, without a login. Hosts that do not answer are
-// left out: the run will say why. Of hosts behind a jump host that is unknown itself the jump host is returned; ask again when it has been accepted.
+// left out, and so are those whose key is revoked: the run will say why, with the policy Ask without another try. Of hosts behind a jump host that is unknown itself the jump host is returned; ask again when it has been accepted.
 func (t *Transport) UnknownHostKeys(ctx context.Context, hosts iter.Seq[transport.Host], fanout int) ([]UnknownKey, error) {
 	t.init()
 	var (
@@ -197,13 +207,65 @@ func (t *Transport) firstUnknown(ctx context.Context, s *sshconfig.Settings) (*s
 
 var errProbed = errors.New("only the key was wanted")
 
-// probe goes as far as a host's key; nil: it did not get there.
+// probe goes as far as a host's key; nil: it did not get there, or the key is revoked.
 func (t *Transport) probe(ctx context.Context, s *sshconfig.Settings) (key ssh.PublicKey) {
-	t.connect(ctx, s, func(_ string, _ net.Addr, k ssh.PublicKey) error {
-		key = k
+	phase, err := t.connect(ctx, s, func(_ string, _ net.Addr, k ssh.PublicKey) error {
+		if t.notRevoked(s, k) == nil {
+			key = k
+		}
 		return errProbed
 	}, nil)
+	if t.policy(s) == Ask && t.knownAlgorithms(s) == nil && ctx.Err() == nil && !errors.Is(err, errProbed) {
+		t.unasked.note(s, phase, err)
+	}
 	return key
+}
+
+// unasked are hosts that could not be reached when their keys were asked for. If the run is only to believe keys that have been accepted before
+// it, it could do nothing with such a host, even if that is there by now: so it does not wait a second time for one that is not.
+type unasked struct {
+	mu   sync.Mutex
+	some atomic.Bool
+	all  map[string]failure // by the way to the host
+}
+
+type failure struct {
+	phase transport.Phase
+	err   error
+}
+
+func way(s *sshconfig.Settings) string {
+	return fmt.Sprint(s.HostName, " ", s.Port, s.ProxyJump, s.ProxyCommand)
+}
+
+func (u *unasked) note(s *sshconfig.Settings, phase transport.Phase, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.all == nil {
+		u.all = make(map[string]failure)
+	}
+	if _, noted := u.all[way(s)]; !noted {
+		u.all[way(s)] = failure{phase, &wrapped{fmt.Sprintf("%v (when it was asked for its host key, before the run)", err), err}}
+	}
+	u.some.Store(true)
+}
+
+// get is why a host could not be asked; nil: it could, or was not.
+func (u *unasked) get(s *sshconfig.Settings) (transport.Phase, error) {
+	if !u.some.Load() {
+		return "", nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f := u.all[way(s)]
+	return f.phase, f.err
+}
+
+func (u *unasked) forget() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all = nil
+	u.some.Store(false)
 }
 
 // AcceptHostKeys notes keys as known, in the files of their hosts and for this Transport.

@@ -1,15 +1,21 @@
 package ssh
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -121,25 +127,100 @@ func TestUnknownHostKeys(t *testing.T) {
 	}
 }
 
-// What ssh_config revokes and we do not read is said, once.
-func TestRevokedHostKeys(t *testing.T) {
-	h := newHome(t)
-	_, host := h.serve(&sshtest.Server{})
-	tr := h.transport("RevokedHostKeys=/etc/ssh/revoked")
-	var mu sync.Mutex
-	var said []string
-	tr.Warn = func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		said = append(said, err.Error())
-	}
-	for range 3 {
-		if got := run(t, tr, host, line); got.err != nil {
+// A host that was not there when its key was asked for is not waited for a second time where only accepted keys count, and is where new ones do.
+func TestUnaskedHosts(t *testing.T) {
+	for policy, connections := range map[Policy]int64{Ask: 1, AcceptNew: 2} {
+		h := newHome(t)
+		silent, err := net.Listen("tcp", "127.0.0.2:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var came atomic.Int64
+		var all sync.WaitGroup
+		all.Go(func() {
+			for {
+				conn, err := silent.Accept()
+				if err != nil {
+					return
+				}
+				came.Add(1)
+				all.Go(func() { io.Copy(io.Discard, conn); conn.Close() })
+			}
+		})
+		defer all.Wait()
+		defer silent.Close()
+		_, gate := h.serve(&sshtest.Server{})
+		tr := h.transport()
+		tr.HostKeys, tr.ConnectTimeout = policy, 300*time.Millisecond
+		host := transport.Host{Name: "h1", Addr: "127.0.0.2", Port: uint16(silent.Addr().(*net.TCPAddr).Port)}
+		behind := transport.Host{Name: "h2", Addr: "127.0.0.3", Jump: net.JoinHostPort(host.Addr, strconv.Itoa(int(host.Port)))}
+		for range 2 { // as with jump hosts that have been accepted
+			if keys, err := tr.UnknownHostKeys(t.Context(), slices.Values([]transport.Host{host, behind, gate}), 4); len(keys) > 0 || err != nil {
+				t.Fatal(keys, err)
+			}
+			if policy != Ask {
+				break
+			}
+		}
+		for _, to := range []transport.Host{host, behind} {
+			got := run(t, tr, to, line)
+			said := got.err != nil && strings.Contains(got.err.Error(), "when it was asked for its host key")
+			if to.Name == "h1" && !errors.Is(got.err, context.DeadlineExceeded) || said != (policy == Ask) {
+				t.Errorf("%s: %s: %v", policy, to.Name, got.err)
+			}
+			if policy != Ask {
+				break
+			}
+		}
+		if n := came.Load(); n != connections {
+			t.Errorf("%s: %d connections, want %d", policy, n, connections)
+		}
+		if got := run(t, tr, gate, line); got.err != nil {
 			t.Error(got.err)
 		}
+		tr.Shutdown(t.Context())
+		run(t, tr, host, line) // another run begins anew
+		if n := came.Load(); n != connections+1 {
+			t.Errorf("%s: %d connections after Shutdown, want %d", policy, n, connections+1)
+		}
 	}
-	if len(said) != 1 || !strings.Contains(said[0], "RevokedHostKeys") {
-		t.Errorf("%q", said)
+}
+
+// A key that RevokedHostKeys lists is refused whatever the policy, and so is every key when the list cannot be read.
+func TestRevokedHostKeys(t *testing.T) {
+	h := newHome(t)
+	server := &sshtest.Server{}
+	_, host := h.serve(server)
+	listed := string(ssh.MarshalAuthorizedKey(server.HostKey()))
+	for name, text := range map[string]string{"listed": listed, "other": string(ssh.MarshalAuthorizedKey(h.signer.PublicKey())), "damaged": "h1 " + listed} {
+		h.write(name, text)
+	}
+	for _, known := range []bool{true, false} {
+		if !known {
+			h.forget()
+		}
+		for name, want := range map[string]string{"listed": "is revoked", "missing": "no such file", "damaged": "here is no public key", "other": ""} {
+			for _, policy := range []Policy{Strict, Ask, Ignore, AcceptNew} {
+				before := h.known()
+				tr := h.transport("RevokedHostKeys=" + h.path(name))
+				tr.HostKeys = policy
+				got := run(t, tr, host, line)
+				switch {
+				case want == "" && known && got.err != nil:
+					t.Errorf("%s, %s: %v", name, policy, got.err)
+				case want != "" && (!errors.Is(got.err, transport.ErrHostKey) || !strings.Contains(got.err.Error(), want)):
+					t.Errorf("%s, %s: %v, want one with %q", name, policy, got.err, want)
+				case want != "" && h.known() != before:
+					t.Errorf("%s, %s: noted all the same", name, policy)
+				}
+				if keys, err := tr.UnknownHostKeys(t.Context(), slices.Values([]transport.Host{host}), 1); want != "" && (err != nil || len(keys) != 0) {
+					t.Errorf("%s, %s: %v, %v: a key that is not to be accepted is shown", name, policy, keys, err)
+				}
+				if want == "" && !known {
+					h.forget()
+				}
+			}
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host])
 			profiles = append(profiles, p)
 		}
 	}
+	t.files = files{}
 	ways := make(map[string]bool) // that have been looked at: the hosts behind one jump host are many
 	for host := range hosts {
 		if ctx.Err() != nil {
@@ -36,6 +37,7 @@ func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host])
 			continue
 		}
 		add(s)
+		t.files.count(s)
 		if len(s.ProxyJump) == 0 {
 			continue
 		}
@@ -48,9 +50,48 @@ func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host])
 			for _, s := range chain {
 				add(s)
 			}
+			t.files.jumps += filesOf(chain[0])
 		}
 	}
 	return t.Wallet.Prepare(ctx, profiles)
+}
+
+// files counts the hosts that Prepare has seen by what their connections take.
+type files struct {
+	direct, proxied int // hosts
+	jumps           int // files of jump hosts
+}
+
+func (f *files) count(s *sshconfig.Settings) {
+	switch filesOf(s) {
+	case 1:
+		f.direct++
+	case perProxy:
+		f.proxied++
+	}
+}
+
+// perProxy is the two pipes and the pidfd of a ProxyCommand.
+const perProxy = 3
+
+// filesOf is how many files a connection to a host takes. Behind a jump host it is a channel, and takes none.
+func filesOf(s *sshconfig.Settings) int {
+	switch {
+	case len(s.ProxyJump) > 0:
+		return 0
+	case s.ProxyCommand != "":
+		return perProxy
+	}
+	return 1
+}
+
+// Files is about how many files are open at most while so many sessions run at once on the hosts that Prepare has seen: their connections, those
+// to jump hosts, and lookups of names. Connections that close behind their sessions come to it.
+func (t *Transport) Files(sessions int) int {
+	f := &t.files
+	proxied := min(sessions, f.proxied)
+	direct := min(sessions-proxied, f.direct)
+	return perProxy*proxied + direct + f.jumps + min(direct, maxLookups)
 }
 
 // alike is the same for two profiles when preparing the one has prepared the other. Whose login it is, and where, is all that they may differ in.

@@ -100,6 +100,30 @@ func TestPrepareEnds(t *testing.T) {
 	}
 }
 
+// The files that a run takes are known once its hosts are.
+func TestFiles(t *testing.T) {
+	h := newHome(t)
+	tr, _ := prepared(t, h, `
+Host proxied*
+	ProxyCommand nc %h %p
+Host inner*
+	ProxyJump gate1,gate2
+Host deep
+	ProxyJump proxied9
+Host *
+	IdentityAgent none
+`)
+	if err := tr.Prepare(t.Context(), named("plain1", "plain2", "plain3", "proxied1", "proxied2", "inner1", "inner2", "inner3", "deep")); err != nil {
+		t.Fatal(err)
+	}
+	const jumps = 1 + 3 // gate1, and what leads to proxied9
+	for sessions, want := range map[int]int{1: 3 + jumps, 2: 2*3 + jumps, 3: 2*3 + 1 + 1 + jumps, 100: 2*3 + 3 + 3 + jumps} {
+		if got := tr.Files(sessions); got != want {
+			t.Errorf("%d sessions: %d files, want %d", sessions, got, want)
+		}
+	}
+}
+
 // BenchmarkPrepare is the cost for one host of a run.
 func BenchmarkPrepare(b *testing.B) {
 	h := newHome(b)

@@ -39,6 +39,7 @@ import (
 	"multirsh/transport"
 	"multirsh/transport/shwrap"
 	"multirsh/transport/ssh/auth"
+	"multirsh/transport/ssh/hostkeys"
 	"multirsh/transport/ssh/sshconfig"
 )
 
@@ -85,10 +86,13 @@ type Transport struct {
 	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 	once     sync.Once
-	unread   sync.Once     // of the warning about RevokedHostKeys
 	admitted chan struct{} // handshakes at once: the processors are busy with them
 	servers  gates         // handshakes at once to one server
-	stores   stores
+	lookups  chan struct{} // names looked up at once
+	unasked  unasked       // hosts that have not told their keys before the run
+	files    files
+	stores   once[*hostkeys.DB]
+	revoked  once[*hostkeys.Revoked]
 	hops     hops
 	closing  closing
 	stats    struct{ retries, closedFirst, reset atomic.Int64 }
@@ -112,6 +116,9 @@ const (
 	perProcessor = 64
 	// perServer is below sshd's MaxStartups (10:30:100), from which on it drops connections at random.
 	perServer = 8
+	// maxLookups spares the name server, and our open files: a lookup takes two sockets. Even a far server answers a thousand
+	// names a second so, and with one that is dead a thousand names take a minute or two.
+	maxLookups = 128
 )
 
 func (t *Transport) warn(err error) {
@@ -121,7 +128,10 @@ func (t *Transport) warn(err error) {
 }
 
 func (t *Transport) init() {
-	t.once.Do(func() { t.admitted = make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)) })
+	t.once.Do(func() {
+		t.admitted = make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0))
+		t.lookups = make(chan struct{}, maxLookups)
+	})
 }
 
 // CheckLine says whether a command can be sent at all, before anything runs.
@@ -216,6 +226,7 @@ func (t *Transport) Shutdown(ctx context.Context) {
 		t.closing.Wait() // those that lead to them come after them
 	}
 	t.closing.reset()
+	t.unasked.forget()
 }
 
 // environment is what the server is asked to set: SetEnv, and what of ours matches SendEnv.

@@ -3,12 +3,18 @@ package ssh
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
@@ -152,5 +158,54 @@ func TestConformance(t *testing.T) {
 				return tr, host
 			},
 		})
+	})
+}
+
+// However many hosts begin at once, the name server is asked for so many names at a time, and none of them times out for having had to wait.
+func TestLookups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most, literals atomic.Int64
+		tr := &Transport{ConnectTimeout: 2 * time.Second, LookupNetIP: func(ctx context.Context, _, host string) ([]netip.Addr, error) {
+			for n := now.Add(1); n > most.Load(); {
+				most.Store(n)
+			}
+			defer now.Add(-1)
+			if host == "slow" {
+				<-ctx.Done()
+				return nil, &net.DNSError{Err: "timeout", Name: host, IsTimeout: true}
+			}
+			time.Sleep(time.Second)
+			return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+		}}
+		tr.init()
+		var all sync.WaitGroup
+		for i := range 10 * maxLookups {
+			all.Go(func() {
+				if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: fmt.Sprint("n", i), Port: 22}, nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		all.Go(func() { // which needs none of that
+			if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: "192.0.2.7", Port: 22}, nil); err != nil {
+				t.Error(err)
+			}
+			literals.Add(1)
+		})
+		synctest.Wait()
+		if most.Load() != maxLookups || literals.Load() != 1 {
+			t.Errorf("%d lookups at once, want %d", most.Load(), maxLookups)
+		}
+		why := errors.New("stopped")
+		ctx, stop := context.WithCancelCause(t.Context())
+		stop(why)
+		if _, err := tr.endpoint(ctx, &sshconfig.Settings{HostName: "late", Port: 22}, nil); !errors.Is(err, why) {
+			t.Errorf("%v, want the end of the wait", err)
+		}
+		all.Wait()
+		if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: "slow", Port: 22}, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want the connect timeout", err)
+		}
 	})
 }

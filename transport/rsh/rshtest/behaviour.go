@@ -3,27 +3,20 @@
 package rshtest
 
 import (
-	"fmt"
 	"slices"
-	"strconv"
-	"strings"
-	"time"
+
+	"multirsh/transport/testserver"
 )
 
 // Behaviour is how a server treats one connection. The zero value is a good rshd; any other comes from [ParseBehaviour].
 // Behaviours are comparable values.
-type Behaviour struct {
-	kind  kind
-	phase Phase         // of stall, reset and close
-	arg   string        // of callback, denied, leader and trailer; the text of error
-	n     int64         // of huge: bytes
-	pause time.Duration // of late, slow and background
-}
+type Behaviour struct{ script }
 
-type kind uint8
+type script = testserver.Behaviour
 
+// The kinds of behaviours, by which specs has them.
 const (
-	good kind = iota
+	good = iota
 	stall
 	reset
 	closes
@@ -56,10 +49,10 @@ const (
 	PhaseEnd       Phase = "end"       // all is sent, nothing closed
 )
 
-var phases = []string{
-	string(PhaseAccept), string(PhaseCallback), string(PhaseHandshake), string(PhaseLeader),
-	string(PhaseOutput), string(PhaseTrailer), string(PhaseEnd),
-}
+var (
+	phases   = []Phase{PhaseAccept, PhaseCallback, PhaseHandshake, PhaseLeader, PhaseOutput, PhaseTrailer, PhaseEnd}
+	atPhases = testserver.Choices(phases...)
+)
 
 // Ways of callback.
 const (
@@ -81,195 +74,59 @@ const (
 )
 
 // Doc is the documentation of one behaviour.
-type Doc struct {
-	Name string // as ParseBehaviour takes it; words in capitals stand for a value, brackets enclose what may be left out
-	Text string // one line
-}
+type Doc = testserver.Doc
 
-// spec is one row of the table that parses, prints and documents behaviours.
-type spec struct {
-	kind    kind
-	name    string
-	value   string   // name of the value in Doc; empty: takes none
-	choices []string // the values allowed; nil: any that parses
-	preset  string   // the value when it is left out; empty: it may not be
-	text    string
-}
-
-var specs = []spec{
-	{good, "ok", "", nil, "", "a good rshd"},
-	{stall, "stall", "PHASE", phases, "", "goes silent at PHASE and keeps the connection, reading nothing, until the client closes or resets it"},
-	{reset, "reset", "PHASE", phases, "", "resets both channels at PHASE"},
-	{closes, "close", "PHASE", phases, "", "closes both channels at PHASE without a word, before the client does; handshake: no status byte, output: in mid-line"},
-	{neverClose, "neverclose", "", nil, "", "does all as it should and then never closes, not even when the client has"},
-	{errorLine, "error", "TEXT", nil, "Try again.", "answers with a byte 1 and the line TEXT"},
-	{garbage, "garbage", "", nil, "", "answers with bytes of no meaning where the status byte belongs, then closes"},
-	{denied, "denied", "DAEMON", []string{byRedone, byNetkit}, "", `refuses the login: redone with a byte 0 and "Authentication failure" as output, netkit with a byte 1 and "Permission denied."`},
-	{huge, "huge", "BYTES", nil, "", "adds BYTES (k, M, G) of output in lines of 64 bytes, after the leader of a wrapped command, at the end of a bare one"},
-	{slow, "slow", "PAUSE", nil, "1ms", "sends the output byte by byte with PAUSE before each"},
-	{late, "late", "PAUSE", nil, "1s", "connects back PAUSE late, then does all as it should"},
-	{callback, "callback", "HOW", []string{cbExpired, cbTwice, cbAddress, cbUnreserved, cbPort, cbNone}, "",
-		"connects back wrongly: expired (once the client has given up), twice, address (from another one), unreserved (from a port above 1023), port (to a wrong one) or none (not at all)"},
-	{leaderOn, "leader", "CHANNEL", []string{onStdout, onStderr}, "", "lets a wrapped command's leader through on CHANNEL only"},
-	{trailerOn, "trailer", "CHANNEL", []string{onStdout, onStderr, onNone}, "", "lets a wrapped command's trailer through on CHANNEL only, or on none"},
-	{falseTrailer, "falsetrailer", "", nil, "", "sends a trailer with a wrong nonce before the output of a wrapped command"},
-	{background, "background", "DURATION", nil, "1000s", "leaves a child behind that holds the main channel open for DURATION"},
+var specs = testserver.Table{
+	good:         {Name: "ok", Text: "a good rshd"},
+	stall:        {Name: "stall", Value: "PHASE", Choices: atPhases, Text: "goes silent at PHASE and keeps the connection, reading nothing, until the client closes or resets it"},
+	reset:        {Name: "reset", Value: "PHASE", Choices: atPhases, Text: "resets both channels at PHASE"},
+	closes:       {Name: "close", Value: "PHASE", Choices: atPhases, Text: "closes both channels at PHASE without a word, before the client does; handshake: no status byte, output: in mid-line"},
+	neverClose:   {Name: "neverclose", Text: "does all as it should and then never closes, not even when the client has"},
+	errorLine:    {Name: "error", Value: "TEXT", Preset: "Try again.", Text: "answers with a byte 1 and the line TEXT"},
+	garbage:      {Name: "garbage", Text: "answers with bytes of no meaning where the status byte belongs, then closes"},
+	denied:       {Name: "denied", Value: "DAEMON", Choices: []string{byRedone, byNetkit}, Text: `refuses the login: redone with a byte 0 and "Authentication failure" as output, netkit with a byte 1 and "Permission denied."`},
+	huge:         {Name: "huge", Value: "BYTES", Text: "adds BYTES (k, M, G) of output in lines of 64 bytes, after the leader of a wrapped command, at the end of a bare one"},
+	slow:         {Name: "slow", Value: "PAUSE", Preset: "1ms", Text: "sends the output byte by byte with PAUSE before each"},
+	late:         {Name: "late", Value: "PAUSE", Preset: "1s", Text: "connects back PAUSE late, then does all as it should"},
+	callback:     {Name: "callback", Value: "HOW", Choices: []string{cbExpired, cbTwice, cbAddress, cbUnreserved, cbPort, cbNone}, Text: "connects back wrongly: expired (once the client has given up), twice, address (from another one), unreserved (from a port above 1023), port (to a wrong one) or none (not at all)"},
+	leaderOn:     {Name: "leader", Value: "CHANNEL", Choices: []string{onStdout, onStderr}, Text: "lets a wrapped command's leader through on CHANNEL only"},
+	trailerOn:    {Name: "trailer", Value: "CHANNEL", Choices: []string{onStdout, onStderr, onNone}, Text: "lets a wrapped command's trailer through on CHANNEL only, or on none"},
+	falseTrailer: {Name: "falsetrailer", Text: "sends a trailer with a wrong nonce before the output of a wrapped command"},
+	background:   {Name: "background", Value: "DURATION", Preset: "1000s", Text: "leaves a child behind that holds the main channel open for DURATION"},
 }
 
 // Behaviours lists all behaviours with their documentation.
-func Behaviours() []Doc {
-	docs := make([]Doc, len(specs))
-	for i, s := range specs {
-		name := s.name
-		switch {
-		case s.value != "" && s.preset != "":
-			name += "[=" + s.value + "]"
-		case s.value != "":
-			name += "=" + s.value
-		}
-		text := s.text
-		if s.preset != "" {
-			text += " (" + s.preset + ")"
-		}
-		docs[i] = Doc{name, text}
-	}
-	return docs
-}
+func Behaviours() []Doc { return specs.Docs() }
 
 // Phases lists the values that stall, reset and close take, in their order.
-func Phases() []Phase {
-	all := make([]Phase, len(phases))
-	for i, p := range phases {
-		all[i] = Phase(p)
-	}
-	return all
-}
+func Phases() []Phase { return slices.Clone(phases) }
 
 // ParseBehaviour reads a behaviour by its name, as "ok", "stall=handshake" or "huge=10M". [Behaviours] lists them.
 func ParseBehaviour(text string) (Behaviour, error) {
-	name, value, given := strings.Cut(text, "=")
-	i := slices.IndexFunc(specs, func(s spec) bool { return s.name == name })
-	if i < 0 {
-		return Behaviour{}, fmt.Errorf("no behaviour %q: it is one of %s", name, names())
-	}
-	s := specs[i]
-	if s.value == "" {
-		if given {
-			return Behaviour{}, fmt.Errorf("behaviour %s takes no value, not %q", name, value)
-		}
-		return Behaviour{kind: s.kind}, nil
-	}
-	if !given {
-		if s.preset == "" {
-			return Behaviour{}, fmt.Errorf("behaviour %s needs a value: %s", name, s.want())
-		}
-		value = s.preset
-	}
-	if s.choices != nil && !slices.Contains(s.choices, value) {
-		return Behaviour{}, fmt.Errorf("behaviour %s=%q: the value is %s", name, value, s.want())
-	}
-	b := Behaviour{kind: s.kind}
-	var err error
-	switch s.value {
-	case "PHASE":
-		b.phase = Phase(value)
-	case "BYTES":
-		b.n, err = parseBytes(value)
-	case "PAUSE", "DURATION":
-		b.pause, err = time.ParseDuration(value)
-		if err != nil || b.pause < 0 {
-			err = fmt.Errorf("the value is a duration such as 1.5s")
-		}
-	case "TEXT":
-		b.arg = value
-		if strings.ContainsAny(value, "\n\x00") {
-			err = fmt.Errorf("the value is one line without a NUL")
-		}
-	default:
-		b.arg = value
-	}
-	if err != nil {
-		return Behaviour{}, fmt.Errorf("behaviour %s=%q: %w", name, value, err)
-	}
-	return b, nil
+	b, err := specs.Parse(text)
+	return Behaviour{b}, err
 }
 
 // MustParseBehaviour is ParseBehaviour for a constant text; it panics when that is wrong.
-func MustParseBehaviour(text string) Behaviour {
-	b, err := ParseBehaviour(text)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
+func MustParseBehaviour(text string) Behaviour { return testserver.Must(ParseBehaviour(text)) }
 
 // String returns the text that ParseBehaviour turns into b.
-func (b Behaviour) String() string {
-	i := slices.IndexFunc(specs, func(s spec) bool { return s.kind == b.kind })
-	s := specs[i]
-	switch s.value {
-	case "":
-		return s.name
-	case "PHASE":
-		return s.name + "=" + string(b.phase)
-	case "BYTES":
-		return s.name + "=" + strconv.FormatInt(b.n, 10)
-	case "PAUSE", "DURATION":
-		return s.name + "=" + b.pause.String()
-	}
-	return s.name + "=" + b.arg
-}
+func (b Behaviour) String() string { return specs.Print(b.script) }
 
 // at reports whether b is to stall, reset or close at p.
 func (b Behaviour) at(p Phase) bool {
-	return b.phase == p && (b.kind == stall || b.kind == reset || b.kind == closes)
-}
-
-// needsRelay reports whether b meddles with the streams, so that the command cannot have the sockets for itself.
-func (b Behaviour) needsRelay() bool {
-	switch b.kind {
-	case stall, reset, closes, neverClose, huge, slow, leaderOn, trailerOn, falseTrailer:
-		return true
+	switch b.Kind {
+	case stall, reset, closes:
+		return b.Word == string(p)
 	}
 	return false
 }
 
-func (s spec) want() string {
-	switch {
-	case s.choices != nil:
-		return strings.Join(s.choices, ", ")
-	case s.value == "BYTES":
-		return "a number of bytes such as 10M"
+// needsRelay reports whether b meddles with the streams, so that the command cannot have the sockets for itself.
+func (b Behaviour) needsRelay() bool {
+	switch b.Kind {
+	case stall, reset, closes, neverClose, huge, slow, leaderOn, trailerOn, falseTrailer:
+		return true
 	}
-	return s.value
-}
-
-func names() string {
-	var all []string
-	for _, s := range specs {
-		all = append(all, s.name)
-	}
-	return strings.Join(all, ", ")
-}
-
-func parseBytes(text string) (int64, error) {
-	digits, unit := text, int64(1)
-	if text != "" {
-		switch text[len(text)-1] {
-		case 'k', 'K':
-			unit = 1 << 10
-		case 'm', 'M':
-			unit = 1 << 20
-		case 'g', 'G':
-			unit = 1 << 30
-		}
-		if unit > 1 {
-			digits = text[:len(text)-1]
-		}
-	}
-	n, err := strconv.ParseUint(digits, 10, 63)
-	if err != nil || n > uint64((1<<63-1)/unit) {
-		return 0, fmt.Errorf("the value is a number of bytes such as 4096, 64k, 10M or 1G")
-	}
-	return int64(n) * unit, nil
+	return false
 }

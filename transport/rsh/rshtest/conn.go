@@ -77,7 +77,7 @@ func (x *session) run() error {
 		return fmt.Errorf("the client's port is not in 512..1023: %w", errSilent)
 	}
 	if x.b.at(PhaseAccept) {
-		return x.misbehave(PhaseAccept)
+		return x.misbehave()
 	}
 	x.main.SetReadDeadline(time.Now().Add(headerTime))
 	field, err := x.field(len("65535"))
@@ -92,7 +92,7 @@ func (x *session) run() error {
 		x.StderrPort = uint16(port)
 	}
 	if x.b.at(PhaseCallback) {
-		return x.misbehave(PhaseCallback)
+		return x.misbehave()
 	}
 	if x.StderrPort != 0 {
 		if !x.srv.AnyPort && !reserved(x.StderrPort) {
@@ -118,21 +118,21 @@ func (x *session) run() error {
 
 	switch {
 	case x.b.at(PhaseHandshake):
-		return x.misbehave(PhaseHandshake)
-	case x.b.kind == errorLine:
-		return x.answer("\x01" + x.b.arg + "\n")
-	case x.b.kind == garbage:
+		return x.misbehave()
+	case x.b.Kind == errorLine:
+		return x.answer("\x01" + x.b.Word + "\n")
+	case x.b.Kind == garbage:
 		return x.answer("\xfe\x13SSH-2.0-\xff\xff\n\x7f")
-	case x.b.kind == denied && x.b.arg == byNetkit:
+	case x.b.Kind == denied && x.b.Word == byNetkit:
 		return x.answer("\x01Permission denied.\n")
-	case x.b.kind == denied:
+	case x.b.Kind == denied:
 		return x.answer("\x00Authentication failure\n")
 	}
 	if err := x.answer("\x00"); err != nil {
 		return err
 	}
 	if x.b.at(PhaseLeader) {
-		return x.misbehave(PhaseLeader)
+		return x.misbehave()
 	}
 	if x.srv.Daemon == Netkit && len(x.Command) > netkitCommand {
 		return x.complain(fmt.Errorf("%s: Argument list too long", x.shell()))
@@ -203,13 +203,13 @@ func (x *session) field(limit int) (string, error) {
 // connectBack makes the stderr channel, as x's behaviour has it.
 func (x *session) connectBack() error {
 	local, to := x.Server.Addr(), netip.AddrPortFrom(x.Client.Addr(), x.StderrPort)
-	how := x.b.arg
-	if x.b.kind == late {
-		if !x.srv.pause(x.b.pause) {
+	how := x.b.Word
+	if x.b.Kind == late {
+		if !x.srv.pause(x.b.Pause) {
 			return net.ErrClosed
 		}
 	}
-	if x.b.kind != callback {
+	if x.b.Kind != callback {
 		how = ""
 	}
 	anyPort := x.srv.AnyPort
@@ -317,16 +317,16 @@ func otherLoopback(a netip.Addr) (netip.Addr, error) {
 	return netip.AddrFrom4(b), nil
 }
 
-// misbehave does what x's behaviour does at phase.
-func (x *session) misbehave(phase Phase) error {
-	switch x.b.kind {
+// misbehave does what x's behaviour does, its phase being reached.
+func (x *session) misbehave() error {
+	switch x.b.Kind {
 	case stall:
 		x.End = waitGone(x.main)
 		x.abort()
 	case reset:
 		x.abort()
 	case closes:
-		if phase == PhaseEnd {
+		if x.b.at(PhaseEnd) {
 			x.shut() // first, and whatever the client does
 			return nil
 		}

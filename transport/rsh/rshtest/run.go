@@ -105,8 +105,8 @@ func (x *session) exec() error {
 		cmd.Stderr = null
 	}
 
-	if x.b.kind == background {
-		child := exec.Command("sleep", strconv.FormatFloat(x.b.pause.Seconds(), 'f', -1, 64))
+	if x.b.Kind == background {
+		child := exec.Command("sleep", strconv.FormatFloat(x.b.Pause.Seconds(), 'f', -1, 64))
 		child.Stdout = main
 		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		g, err := x.start(child)
@@ -245,13 +245,13 @@ func (x *session) relay() error {
 
 	switch {
 	case errors.Is(errs[0], errActed) || errors.Is(errs[1], errActed):
-		return x.misbehave(x.b.phase)
+		return x.misbehave()
 	case errs[0] != nil || errs[1] != nil:
 		x.End = errors.Join(errs...)
 		x.abort()
 	case x.b.at(PhaseEnd):
-		return x.misbehave(PhaseEnd)
-	case x.b.kind == neverClose:
+		return x.misbehave()
+	case x.b.Kind == neverClose:
 		<-x.srv.ctx.Done()
 	}
 	return nil
@@ -329,13 +329,13 @@ func (m *meddler) piece(kind piece, data []byte) error {
 	switch kind {
 	case leader:
 		m.wrapped = true
-		if b.kind == leaderOn && !m.chosen(b.arg) {
+		if b.Kind == leaderOn && !m.chosen(b.Word) {
 			return nil
 		}
 		if err := m.write(data); err != nil {
 			return err
 		}
-		if b.kind == falseTrailer {
+		if b.Kind == falseTrailer {
 			return m.write(otherTrailer(data))
 		}
 		return m.enlarge()
@@ -345,7 +345,7 @@ func (m *meddler) piece(kind piece, data []byte) error {
 			return nil
 		case b.at(PhaseTrailer):
 			return errActed
-		case b.kind == trailerOn && !m.chosen(b.arg):
+		case b.Kind == trailerOn && !m.chosen(b.Word):
 			return nil
 		}
 	}
@@ -375,12 +375,12 @@ func hexValue(c byte) byte {
 
 // enlarge writes the huge output.
 func (m *meddler) enlarge() error {
-	if m.x.b.kind != huge || m.stderr || m.hugeDone {
+	if m.x.b.Kind != huge || m.stderr || m.hugeDone {
 		return nil
 	}
 	m.hugeDone = true
 	chunk := []byte(strings.Repeat(strings.Repeat("x", 63)+"\n", 512))
-	for n := m.x.b.n; n > 0; n -= int64(len(chunk)) {
+	for n := m.x.b.N; n > 0; n -= int64(len(chunk)) {
 		if n < int64(len(chunk)) {
 			chunk = chunk[:n]
 		}
@@ -392,12 +392,12 @@ func (m *meddler) enlarge() error {
 }
 
 func (m *meddler) write(data []byte) error {
-	if m.x.b.kind != slow {
+	if m.x.b.Kind != slow {
 		_, err := m.to.Write(data)
 		return err
 	}
 	for i := range data {
-		if !m.x.srv.pause(m.x.b.pause) {
+		if !m.x.srv.pause(m.x.b.Pause) {
 			return net.ErrClosed
 		}
 		if _, err := m.to.Write(data[i : i+1]); err != nil {

@@ -41,7 +41,8 @@ type Options struct {
 	// connection open. Nil: no password authentication, neither by password nor by keyboard-interactive.
 	Password func() (string, error)
 
-	// Passphrase is asked by Prepare, once for each encrypted identity file. Nil: such files are left out, and Failed says so.
+	// Passphrase is asked by Prepare, once for each encrypted identity file, and twice more where what it says is wrong; an empty one
+	// says that there is none. Nil: such files are left out, and Failed says so.
 	Passphrase func(file string) (string, error)
 
 	// NewAgent connects to an ssh-agent. Nil: net.Dial to the unix socket.

@@ -560,6 +560,8 @@ func TestUnusable(t *testing.T) {
 		{name: "encrypted", files: []string{"sealed"}, reason: "DIR/sealed is encrypted and its passphrase is not known: ssh-add DIR/sealed"},
 		{name: "encrypted, wrong passphrase", files: []string{"sealed"}, ask: secrets("wrong"), reason: "the passphrase given for DIR/sealed is wrong"},
 		{name: "old PEM, wrong passphrase", files: []string{"oldpem"}, ask: secrets("wrong"), reason: "the passphrase given for DIR/oldpem is wrong"},
+		{name: "encrypted, an empty answer", files: []string{"sealed"}, ask: secrets(""),
+			reason: "DIR/sealed is encrypted and there was no passphrase (it is empty): ssh-add DIR/sealed"},
 		{name: "encrypted, no answer", files: []string{"sealed"}, ask: func(string) (string, error) { return "", errors.New("no terminal") },
 			reason: "DIR/sealed is encrypted and there was no passphrase (no terminal): ssh-add DIR/sealed"},
 		{name: "a cipher that the library has not", files: []string{"gcm"}, ask: secrets("secret"),
@@ -613,5 +615,40 @@ func TestUnusable(t *testing.T) {
 				t.Errorf("beside a password: %v", err)
 			}
 		})
+	}
+}
+
+// A wrong passphrase is asked for again, as ssh does: three times in all.
+func TestPassphraseTries(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sealed")
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte("right"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, pem.EncodeToMemory(block), 0o600)
+	for _, test := range []struct {
+		says  []string
+		asked int
+		ok    bool
+	}{
+		{[]string{"right"}, 1, true},
+		{[]string{"wrong", "right"}, 2, true},
+		{[]string{"wrong", "wrong", "right"}, 3, true},
+		{[]string{"wrong", "wrong", "wrong", "right"}, 3, false},
+		{[]string{"wrong", "", "right"}, 2, false},
+	} {
+		asked := 0
+		w := wallet(t, Options{Passphrase: func(string) (string, error) { asked++; return test.says[asked-1], nil }})
+		p := user("h")
+		p.IdentityFiles = []string{path}
+		for range 2 { // whatever came of it, nobody is asked again
+			if err := w.Prepare(t.Context(), []Profile{p}); (err == nil) != test.ok || asked != test.asked {
+				t.Errorf("%q: %v after %d questions, want %d", test.says, err, asked, test.asked)
+			}
+		}
 	}
 }

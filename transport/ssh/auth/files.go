@@ -125,7 +125,10 @@ func (f *file) take(private any, err error) {
 	f.why = fmt.Sprintf("%s cannot be used (%s): ssh-add %[1]s, if ssh can", f.path, why)
 }
 
-// unseal asks for the passphrase of an encrypted file, if that has not been done.
+// passphraseTries is how often a passphrase is asked for, as ssh does by default (NumberOfPasswordPrompts).
+const passphraseTries = 3
+
+// unseal asks for the passphrase of an encrypted file, if that has not been done: again when it is wrong, not when there is none.
 func (f *file) unseal(ask func(file string) (string, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,17 +137,22 @@ func (f *file) unseal(ask func(file string) (string, error)) {
 	}
 	block := f.sealed
 	f.sealed = nil
-	passphrase, err := ask(f.path)
-	if err != nil {
-		f.why = fmt.Sprintf("%s is encrypted and there was no passphrase (%v): ssh-add %[1]s", f.path, err)
-		return
-	}
-	private, err := openPrivate(block, []byte(passphrase))
-	if errors.Is(err, x509.IncorrectPasswordError) {
+	for range passphraseTries {
+		passphrase, err := ask(f.path)
+		if err == nil && passphrase == "" {
+			err = errors.New("it is empty")
+		}
+		if err != nil {
+			f.why = fmt.Sprintf("%s is encrypted and there was no passphrase (%v): ssh-add %[1]s", f.path, err)
+			return
+		}
+		private, err := openPrivate(block, []byte(passphrase))
+		if !errors.Is(err, x509.IncorrectPasswordError) {
+			f.take(private, err)
+			return
+		}
 		f.why = "the passphrase given for " + f.path + " is wrong"
-		return
 	}
-	f.take(private, err)
 }
 
 // usable gives the private half, or why there is none.

@@ -55,21 +55,29 @@ func (e *ChangedError) Error() string {
 		at(e.Name, e.Addr), describe(e.Key), describe(e.Line.Key), e.Line.File, e.Line.Number, mend)
 }
 
-// RevokedError: a @revoked line for the name has the key, or the one that signed its certificate.
+// RevokedError: the key is revoked, the certificate around it or the one that signed that, by a @revoked line for the name or by a file of
+// RevokedHostKeys.
 type RevokedError struct {
-	Name      string
-	Key       ssh.PublicKey
-	Authority bool // Key is the signer of the certificate
-	Line      Line
+	Name        string
+	Key         ssh.PublicKey
+	Authority   bool             // Key is the signer of the certificate
+	Certificate *ssh.Certificate // it alone is revoked, not the Key in it; nil: it is not that
+	Line        Line             // Number is 0 in a KRL, which has no lines
 }
 
 func (e *RevokedError) Error() string {
-	if e.Authority {
-		return fmt.Sprintf("the authority that signed the host certificate of %s is revoked (%s, %s:%d): the host needs a certificate from another one",
-			e.Name, describe(e.Key), e.Line.File, e.Line.Number)
+	where := e.Line.File
+	if e.Line.Number > 0 {
+		where = fmt.Sprintf("%s:%d", e.Line.File, e.Line.Number)
 	}
-	return fmt.Sprintf("the host key of %s is revoked (%s, %s:%d): it may have been stolen, and the host needs a new one",
-		e.Name, describe(e.Key), e.Line.File, e.Line.Number)
+	switch {
+	case e.Authority:
+		return fmt.Sprintf("the authority that signed the host certificate of %s is revoked (%s, %s): the host needs a certificate from another one",
+			e.Name, describe(e.Key), where)
+	case e.Certificate != nil:
+		return fmt.Sprintf("the host certificate of %s is revoked (%q, serial %d, %s): the host needs a new one", e.Name, e.Certificate.KeyId, e.Certificate.Serial, where)
+	}
+	return fmt.Sprintf("the host key of %s is revoked (%s, %s): it may have been stolen, and the host needs a new one", e.Name, describe(e.Key), where)
 }
 
 func at(name string, addr net.Addr) string {

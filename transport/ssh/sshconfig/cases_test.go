@@ -425,6 +425,10 @@ var cases = []testCase{
 	{name: "ProxyJump to a path", config: "ProxyJump ssh://a/b", want: `error: config:1: ProxyJump: "ssh://a/b" is not`},
 	{name: "ProxyJump through the host itself", config: "Host *\nProxyJump h", want: `error: config:2: ProxyJump: h would be reached through itself: except it, as with "Host * !h"`},
 	{name: "ProxyJump through another user's account", config: "User a\nProxyJump b@h", want: "proxyjump b@h"},
+	{name: "RevokedHostKeys", config: "RevokedHostKeys ~/revoked.%l\nRevokedHostKeys other", want: "revokedhostkeys $HOME/revoked.$LOCAL\nignored"},
+	{name: "RevokedHostKeys none", config: "RevokedHostKeys none\nRevokedHostKeys other", want: "revokedhostkeys\nignored"},
+	{name: "RevokedHostKeys, several", config: "RevokedHostKeys /a ${SSHCONFIG_TEST}/b", want: "revokedhostkeys /a value/b", newer: true},
+
 	{name: "a target's own jump hosts", target: Target{Host: "h", User: "u", Jump: "%r@a:1,[::1]"}, options: []string{"ProxyJump=x"}, config: "ProxyCommand y", want: "proxyjump u@a:1,[::1]\nproxycommand"},
 	{name: "a target without jump hosts", target: Target{Host: "h", Jump: "none"}, options: []string{"ProxyJump=x"}, config: "ProxyCommand y", want: "proxyjump\nproxycommand"},
 	{name: "a target's bad jump host", target: Target{Host: "h", Jump: "a,,b"}, want: `error: jump host: "" is not [user@]host[:port]`},

@@ -238,6 +238,7 @@ func (e *evaluation) settings() (*Settings, error) {
 	s.CertificateFiles = x.files(e.certificates)
 	s.UserKnownHostsFiles = x.paths(e.values[slotUserKnownHostsFile], percents|variables, e.c.defaults.userKnownHosts)
 	s.GlobalKnownHostsFiles = x.paths(e.values[slotGlobalKnownHostsFile], 0, e.c.defaults.globalKnownHosts)
+	s.RevokedHostKeys = x.paths(e.values[slotRevokedHostKeys], percents|variables, nil)
 	s.IdentityAgent = x.socket(e.values[slotIdentityAgent])
 	if d := e.values[slotForwardAgent]; d != nil {
 		s.ForwardAgent = x.forwardAgent(d)

@@ -64,6 +64,7 @@ const (
 	slotPubkeyAcceptedAlgorithms
 	slotPubkeyAuthentication
 	slotRequestTTY
+	slotRevokedHostKeys
 	slotServerAliveCountMax
 	slotServerAliveInterval
 	slotSetEnv
@@ -118,6 +119,7 @@ var keywords = func() map[string]*keyword {
 		{"PubkeyAcceptedAlgorithms", slotPubkeyAcceptedAlgorithms, word},
 		{"PubkeyAuthentication", slotPubkeyAuthentication, oneOf("yes", "no", "true=yes", "false=no", "unbound=yes", "host-bound=yes")},
 		{"RequestTTY", slotRequestTTY, oneOf("yes", "no", "force", "auto", "true=yes", "false=no")},
+		{"RevokedHostKeys", slotRevokedHostKeys, names},
 		{"SendEnv", slotSendEnv, patterns},
 		{"ServerAliveCountMax", slotServerAliveCountMax, count},
 		{"ServerAliveInterval", slotServerAliveInterval, seconds},
@@ -140,7 +142,7 @@ var keywords = func() map[string]*keyword {
 		GSSAPIKeyExchange GSSAPIRenewalForcesRekey GSSAPIServerIdentity GSSAPITrustDns HostbasedAcceptedAlgorithms
 		HostbasedAuthentication IPQoS KbdInteractiveDevices KnownHostsCommand LocalCommand LocalForward LogVerbose
 		NoHostAuthenticationForLocalhost ObscureKeystrokeTiming PermitLocalCommand PermitRemoteOpen PKCS11Provider ProxyUseFdpass
-		RefuseConnection RekeyLimit RemoteCommand RemoteForward RequiredRSASize RevokedHostKeys SecurityKeyProvider SessionType
+		RefuseConnection RekeyLimit RemoteCommand RemoteForward RequiredRSASize SecurityKeyProvider SessionType
 		StdinNull StreamLocalBindMask StreamLocalBindUnlink SyslogFacility Tunnel TunnelDevice UpdateHostKeys VerifyHostKeyDNS
 		VersionAddendum VisualHostKey WarnWeakCrypto XAuthLocation
 

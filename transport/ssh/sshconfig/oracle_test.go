@@ -228,6 +228,7 @@ func dump(s *Settings) map[string][]string {
 		"identityfile": s.IdentityFiles, "identitiesonly": yes(s.IdentitiesOnly), "identityagent": one(s.IdentityAgent),
 		"certificatefile":      s.CertificateFiles,
 		"userknownhostsfile":   one(strings.Join(s.UserKnownHostsFiles, " ")),
+		"revokedhostkeys":      one(strings.Join(s.RevokedHostKeys, " ")),
 		"globalknownhostsfile": one(strings.Join(s.GlobalKnownHostsFiles, " ")), "hostkeyalias": one(s.HostKeyAlias),
 		"stricthostkeychecking": one(s.StrictHostKeyChecking), "hashknownhosts": yes(s.HashKnownHosts),
 		"proxyjump": one(strings.Join(jumps, ",")), "proxycommand": one(s.ProxyCommand),
@@ -272,7 +273,7 @@ func (w where) parse(out string, s *Settings) map[string][]string {
 				of[i] = "no"
 			}
 			switch key {
-			case "identityfile", "certificatefile", "proxycommand", "globalknownhostsfile":
+			case "identityfile", "certificatefile", "proxycommand", "globalknownhostsfile", "revokedhostkeys":
 				of[i] = path(value)
 			case "proxyjump":
 				hops := strings.Split(value, ",")

@@ -70,8 +70,9 @@ type Settings struct {
 	CertificateFiles  []string
 
 	UserKnownHostsFiles, GlobalKnownHostsFiles []string
-	StrictHostKeyChecking                      string // "yes", "no", "ask" or "accept-new"
-	HostKeyAlias                               string // lower case; empty: the host's own name
+	RevokedHostKeys                            []string // files, each of which must be there; nil: none
+	StrictHostKeyChecking                      string   // "yes", "no", "ask" or "accept-new"
+	HostKeyAlias                               string   // lower case; empty: the host's own name
 	HashKnownHosts                             bool
 
 	ProxyJump    []Jump // the first one is connected to first; nil: none

@@ -42,7 +42,7 @@ func (x *conn) serve() {
 	x.rec.Client, x.rec.Server = unmapped(x.wire.RemoteAddr()), unmapped(x.wire.LocalAddr())
 	x.b = x.srv.behaviour(x.rec.Server)
 	x.rec.Behaviour = x.b
-	x.wire.holdOpen = x.b.kind == neverClose
+	x.wire.holdOpen = x.b.Kind == neverClose
 	if err := x.run(); err != nil {
 		x.rec.Err = err
 		x.srv.logf("%v: %v", x.rec.Client, err)
@@ -64,7 +64,7 @@ func (x *conn) run() error {
 		return x.misbehave()
 	}
 	x.wire.SetReadDeadline(time.Now().Add(or(x.srv.Grace, 2*time.Minute)))
-	switch x.b.kind {
+	switch x.b.Kind {
 	case refuse:
 		x.wire.abort()
 		return errActed
@@ -74,16 +74,16 @@ func (x *conn) run() error {
 			return errors.New("dropped, as sshd does above MaxStartups")
 		}
 	case banner:
-		return errors.Join(errActed, x.wire.say(x.b.arg))
+		return errors.Join(errActed, x.wire.say(x.b.Word))
 	case http:
 		x.wire.Read(make([]byte, 4096))
 		return errors.Join(errActed, x.wire.say("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n"))
 	case noCommon:
 		return errors.Join(errActed, x.noCommon())
 	case preface:
-		x.wire.say(x.b.arg)
+		x.wire.say(x.b.Word)
 	case slow:
-		x.srv.pause(x.b.pause)
+		x.srv.pause(x.b.Pause)
 	}
 	if x.b.at(PhaseVersion) {
 		x.wire.say(serverVersion)
@@ -139,7 +139,7 @@ func (x *conn) letIn(sc *ssh.ServerConn) {
 
 // misbehave does what x's behaviour does, its phase being reached.
 func (x *conn) misbehave() error {
-	switch x.b.kind {
+	switch x.b.Kind {
 	case stall:
 		x.srv.count(func(a *Account) { a.Stalled++ })
 		x.wire.freeze()
@@ -161,7 +161,7 @@ func (x *conn) misbehave() error {
 func (x *conn) dropped() bool {
 	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio, odd
 	at := uint64(x.number) * golden
-	return float64(at)/(1<<64) >= 1-float64(x.b.n)/millionth
+	return float64(at)/(1<<64) >= 1-x.b.Share()
 }
 
 // noCommon is the server's half of a negotiation that fails: RFC 4253 sections 4.2, 6 and 7.1.
@@ -172,7 +172,7 @@ func (x *conn) noCommon() error {
 		keyTypes = append(keyTypes, k.PublicKey().Type())
 	}
 	// Names that exist and that no library of today has.
-	switch x.b.arg {
+	switch x.b.Word {
 	case onKex:
 		a.KeyExchanges = []string{"sntrup4591761x25519-sha512@tinyssh.org"}
 	case onHostKey:
@@ -215,30 +215,30 @@ func (x *conn) noCommon() error {
 func (x *conn) config() *ssh.ServerConfig {
 	c := *x.srv.config
 	switch {
-	case x.b.kind == hostKey && x.b.arg == keyOther:
+	case x.b.Kind == hostKey && x.b.Word == keyOther:
 		c = *x.srv.newConfig([]ssh.Signer{x.srv.otherKey})
-	case x.b.kind == hostKey || x.b.kind == slow || x.b.at(PhaseKex):
+	case x.b.Kind == hostKey || x.b.Kind == slow || x.b.at(PhaseKex):
 		keys := make([]ssh.Signer, len(x.srv.keys))
 		for i, k := range x.srv.keys {
 			keys[i] = &signer{k, x}
 		}
 		c = *x.srv.newConfig(keys)
-	case x.b.kind == rekey:
-		c.RekeyThreshold = uint64(x.b.n)
-	case x.b.kind == maxAuthTries:
-		c.MaxAuthTries = int(x.b.n)
-	case x.b.kind == version:
-		c.ServerVersion = x.b.arg
+	case x.b.Kind == rekey:
+		c.RekeyThreshold = uint64(x.b.N)
+	case x.b.Kind == maxAuthTries:
+		c.MaxAuthTries = int(x.b.N)
+	case x.b.Kind == version:
+		c.ServerVersion = x.b.Word
 	}
 	if x.srv.Banner != "" {
 		c.BannerCallback = func(ssh.ConnMetadata) string { return x.srv.Banner }
 	}
 	c.AuthLogCallback = x.attempted
 	c.NoClientAuthCallback = x.none
-	if x.srv.byKey || x.b.kind == denied {
+	if x.srv.byKey || x.b.Kind == denied {
 		c.PublicKeyCallback = x.publicKey
 	}
-	if x.srv.byPassword || x.b.kind == denied {
+	if x.srv.byPassword || x.b.Kind == denied {
 		c.PasswordCallback = x.password
 	}
 	if x.srv.byPrompts {
@@ -261,9 +261,9 @@ func (k *signer) SignWithAlgorithm(random io.Reader, data []byte, algorithm stri
 	switch {
 	case k.x.b.at(PhaseKex):
 		return nil, k.x.misbehave()
-	case k.x.b.kind == slow:
-		k.x.srv.pause(k.x.b.pause)
-	case k.x.b.kind == hostKey:
+	case k.x.b.Kind == slow:
+		k.x.srv.pause(k.x.b.Pause)
+	case k.x.b.Kind == hostKey:
 		data = slices.Concat(data, []byte("forged")) // of something else: as bad as one by another key
 	}
 	if a, ok := k.Signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
@@ -277,10 +277,10 @@ func (x *conn) gate() error {
 	switch {
 	case x.b.at(PhaseAuth):
 		return x.misbehave()
-	case x.b.kind == denied:
+	case x.b.Kind == denied:
 		return errDenied
-	case x.b.kind == slow:
-		x.srv.pause(x.b.pause)
+	case x.b.Kind == slow:
+		x.srv.pause(x.b.Pause)
 	}
 	return nil
 }
@@ -383,7 +383,7 @@ func (x *conn) request(r *ssh.Request) {
 	if r.Type == "keepalive@openssh.com" {
 		x.srv.count(func(a *Account) { a.Keepalives++ })
 	}
-	if x.b.kind != noKeepalive {
+	if x.b.Kind != noKeepalive {
 		r.Reply(false, nil) // as sshd, which knows no such request and is alive
 	}
 }
@@ -391,18 +391,18 @@ func (x *conn) request(r *ssh.Request) {
 // open answers the request for a channel.
 func (x *conn) open(c ssh.NewChannel) {
 	if x.b.at(PhaseOpen) {
-		if x.b.kind != hang { // which leaves this one without an answer and goes on
+		if x.b.Kind != hang { // which leaves this one without an answer and goes on
 			x.misbehave()
 		}
 		return
 	}
 	switch kind := c.ChannelType(); {
-	case kind == "session" && x.b.kind == noOpen:
-		r := reasons[x.b.arg]
+	case kind == "session" && x.b.Kind == noOpen:
+		r := reasons[x.b.Word]
 		c.Reject(r, r.String())
 	case kind == "session":
 		x.openSession(c)
-	case kind == "direct-tcpip" && x.b.kind == noForward:
+	case kind == "direct-tcpip" && x.b.Kind == noForward:
 		c.Reject(ssh.Prohibited, "open failed")
 	case kind == "direct-tcpip":
 		x.work.Go(func() { x.forward(c) })

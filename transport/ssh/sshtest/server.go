@@ -248,7 +248,7 @@ func (s *Server) Start(addr string) (netip.AddrPort, error) {
 	if err := s.init(); err != nil {
 		return netip.AddrPort{}, err
 	}
-	if s.Behaviour.kind == refuse && s.Behave == nil {
+	if s.Behaviour.Kind == refuse && s.Behave == nil {
 		return s.holdAddress(addr)
 	}
 	l, err := net.Listen("tcp", addr) // package net sets SO_REUSEADDR

@@ -148,7 +148,7 @@ func (c *session) openPty(payload []byte) bool {
 // signal passes one on to the command.
 func (c *session) signal(name string) {
 	c.rec.Signals = append(c.rec.Signals, name)
-	if c.x.b.kind == noSignal {
+	if c.x.b.Kind == noSignal {
 		return
 	}
 	select {
@@ -164,10 +164,10 @@ func (c *session) signal(name string) {
 func (c *session) exec(r *ssh.Request, line string) {
 	b := c.x.b
 	switch {
-	case c.started || b.kind == noExec:
+	case c.started || b.Kind == noExec:
 		r.Reply(false, nil)
 		return
-	case b.at(PhaseExec) && b.kind == hang:
+	case b.at(PhaseExec) && b.Kind == hang:
 		return
 	case b.at(PhaseExec):
 		c.x.misbehave()
@@ -176,11 +176,11 @@ func (c *session) exec(r *ssh.Request, line string) {
 	c.started = true
 	c.rec.Command = line
 	var p *process
-	if c.x.srv.Answer == nil && b.kind != flood {
+	if c.x.srv.Answer == nil && b.Kind != flood {
 		p = c.start(line) // before the reply, so that a signal finds it
 	}
 	reply := sync.OnceFunc(func() { r.Reply(true, nil) })
-	if b.kind != earlyData {
+	if b.Kind != earlyData {
 		reply()
 	}
 	c.run.Go(func() { c.command(p, line, reply) })
@@ -189,16 +189,16 @@ func (c *session) exec(r *ssh.Request, line string) {
 // command sees the command through, or has Answer stand for it, and closes the channel when that is over.
 func (c *session) command(p *process, line string, reply func()) {
 	b := c.x.b
-	early := b.kind == status && b.arg == statusEarly
+	early := b.Kind == status && b.Word == statusEarly
 	out := &output{c: c, to: c.channel, stdout: true, sent: reply, hold: early}
 	errs := &output{c: c, to: c.channel.Stderr(), sent: reply, hold: early}
 	defer c.channel.Close()
-	switch b.kind {
+	switch b.Kind {
 	case flood:
 		writeLines(c.channel, math.MaxInt64)
 		return
 	case huge:
-		writeLines(c.channel, b.n)
+		writeLines(c.channel, b.N)
 	}
 	var ended transport.Status
 	drain := func() {} // returns when the output has ended
@@ -213,7 +213,7 @@ func (c *session) command(p *process, line string, reply func()) {
 	c.mu.Unlock()
 	if b.at(PhaseOutput) || b.at(PhaseStatus) {
 		drain()
-		if b.kind != hang {
+		if b.Kind != hang {
 			c.x.misbehave()
 		}
 		<-c.gone
@@ -223,8 +223,8 @@ func (c *session) command(p *process, line string, reply func()) {
 	out.release()
 	errs.release()
 	drain()
-	if b.kind == background {
-		t := time.NewTimer(b.pause)
+	if b.Kind == background {
+		t := time.NewTimer(b.Pause)
 		defer t.Stop()
 		select {
 		case <-t.C:
@@ -253,11 +253,11 @@ func (c *session) answer(line string, out, errs io.Writer) transport.Status {
 func (c *session) sendStatus(s transport.Status) {
 	b := c.x.b
 	name := s.Signal
-	if b.kind == exitSignal {
-		name = b.arg
+	if b.Kind == exitSignal {
+		name = b.Word
 	}
 	switch {
-	case b.kind == status && b.arg == statusNone:
+	case b.Kind == status && b.Word == statusNone:
 	case name != "":
 		c.channel.SendRequest("exit-signal", false, ssh.Marshal(struct {
 			Name          string
@@ -266,7 +266,7 @@ func (c *session) sendStatus(s transport.Status) {
 		}{Name: name}))
 	case s.Known:
 		c.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(s.Code)}))
-		if b.kind == status && b.arg == statusTwice {
+		if b.Kind == status && b.Word == statusTwice {
 			c.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(s.Code + 1)}))
 		}
 	}
@@ -274,7 +274,7 @@ func (c *session) sendStatus(s transport.Status) {
 
 // stdin is the client's input, counted, as x's behaviour has it.
 func (c *session) stdin() io.Reader {
-	if c.x.b.kind == noInput {
+	if c.x.b.Kind == noInput {
 		return unread{c.gone}
 	}
 	return counted{c}
@@ -324,9 +324,9 @@ func (o *output) Write(p []byte) (int, error) {
 	case b.at(PhaseOutput) && o.stdout:
 		o.to.Write(p[:(len(p)+1)/2])
 		return 0, o.c.x.misbehave()
-	case b.kind == drip:
+	case b.Kind == drip:
 		for i := range p {
-			if !o.c.x.srv.pause(b.pause) {
+			if !o.c.x.srv.pause(b.Pause) {
 				return i, net.ErrClosed
 			}
 			if _, err := o.to.Write(p[i : i+1]); err != nil {
