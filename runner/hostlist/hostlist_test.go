@@ -15,7 +15,7 @@ import (
 
 func mustParse(tb testing.TB, expr string) *hostlist.List {
 	tb.Helper()
-	l, err := hostlist.Parse(expr)
+	l, err := hostlist.Hosts(expr)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestParse(t *testing.T) {
 		{"Node1,node1", "Node1 node1"},
 		{"host.example.com.", "host.example.com."},
 	} {
-		l, err := hostlist.Parse(tt.expr)
+		l, err := hostlist.Hosts(tt.expr)
 		if err != nil {
 			t.Errorf("Parse(%q): %v", tt.expr, err)
 			continue
@@ -160,7 +160,7 @@ func TestParseErrors(t *testing.T) {
 		{"a!a!a", 4, "this excludes nothing"},
 		{"n[1-4]!n[5-9/2]", 7, "n5 is not among"},
 	} {
-		_, err := hostlist.Parse(tt.expr)
+		_, err := hostlist.Hosts(tt.expr)
 		se, ok := err.(*hostlist.SyntaxError)
 		if !ok {
 			t.Errorf("Parse(%q) = %v, want a *SyntaxError", tt.expr, err)
@@ -184,7 +184,7 @@ func TestCaret(t *testing.T) {
 		{"a\x1b[31m", "a\ufffd[31m\n ^"},
 		{long + "@x," + long, "…" + strings.Repeat("host,", 10) + "@x,host,host,host,host,h…\n" + strings.Repeat(" ", 51) + "^"},
 	} {
-		_, err := hostlist.Parse(tt.expr)
+		_, err := hostlist.Hosts(tt.expr)
 		se, ok := err.(*hostlist.SyntaxError)
 		if !ok {
 			t.Errorf("Parse(%q) = %v, want a *SyntaxError", tt.expr, err)
@@ -194,7 +194,7 @@ func TestCaret(t *testing.T) {
 			t.Errorf("Parse(%q): caret, -want +got:\n%s", tt.expr, diff)
 		}
 	}
-	_, err := hostlist.Parse("münchen[3-1]")
+	_, err := hostlist.Hosts("münchen[3-1]")
 	if got, want := err.Error(), `host expression "münchen[3-1]", column 9: 3-1 runs backwards: expected the lower number first`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -240,7 +240,7 @@ func TestUnion(t *testing.T) {
 	var l hostlist.List
 	exprs := []string{"b,n[1-3]", "n[2-5]!n4,b", "n4,c"}
 	for i, expr := range exprs {
-		if err := l.Union(mustParse(t, expr), i); err != nil {
+		if err := l.AddTagged(mustParse(t, expr), i); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -261,7 +261,7 @@ func TestUnion(t *testing.T) {
 	// What is taken from the union must not be taken from its parts.
 	part := mustParse(t, "n[1-3]")
 	var u hostlist.List
-	if err := u.Union(part, 0); err != nil {
+	if err := u.AddTagged(part, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := u.Exclude("n2"); err != nil {
@@ -270,7 +270,7 @@ func TestUnion(t *testing.T) {
 	if !part.Contains("n2") || u.Contains("n2") {
 		t.Error("an exclusion from a union reached the part")
 	}
-	if err := u.Union(mustParse(t, "m[1-9999999]"), 0); err == nil || !strings.Contains(err.Error(), "10000001 hosts") {
+	if err := u.AddTagged(mustParse(t, "m[1-9999999]"), 0); err == nil || !strings.Contains(err.Error(), "10000001 hosts") {
 		t.Errorf("union of too many hosts: %v", err)
 	}
 }
@@ -322,7 +322,7 @@ func TestAgainstModel(t *testing.T) {
 			names := expand(mustParse(t, it))
 			if r.IntN(3) > 0 {
 				history = append(history, "+"+it)
-				if err := l.Union(mustParse(t, it), 0); err != nil {
+				if err := l.AddTagged(mustParse(t, it), 0); err != nil {
 					t.Fatal(err)
 				}
 				m = m.add(names)
@@ -358,7 +358,7 @@ func TestManyAlike(t *testing.T) {
 		except = append(except, fmt.Sprintf("r%dn[2-3]", i))
 	}
 	l := mustParse(t, strings.Join(expr, ","))
-	if err := l.Union(mustParse(t, "n[1-1000]"), 0); err != nil {
+	if err := l.AddTagged(mustParse(t, "n[1-1000]"), 0); err != nil {
 		t.Fatal(err)
 	}
 	if l.Len() != 4000 || len(expand(l)) != 4000 {
@@ -383,7 +383,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, expr string) {
-		l, err := hostlist.Parse(expr)
+		l, err := hostlist.Hosts(expr)
 		if err != nil {
 			se, ok := err.(*hostlist.SyntaxError)
 			if !ok || se.Offset < 0 || se.Offset > len(expr) || se.Msg == "" {

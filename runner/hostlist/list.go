@@ -15,7 +15,7 @@ const (
 )
 
 // List is an ordered set of hosts. The zero value is an empty one. Methods that only read may be used by many goroutines
-// at once, also during an iteration; Union and Exclude need the list for themselves.
+// at once, also during an iteration; AddTagged and Exclude need the list for themselves.
 type List struct {
 	entries []entry
 	plain   map[string]int       // name to its place in entries
@@ -90,7 +90,7 @@ func (l *List) All() iter.Seq[string] {
 	}
 }
 
-// Tagged iterates over the names as All does, each with the tag of the Union that brought it, or 0 for a list made by Parse.
+// Tagged iterates over the names as All does, each with the tag of the AddTagged that brought it, or 0 for a list made by Hosts.
 func (l *List) Tagged() iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		for i, e := range l.entries {
@@ -137,9 +137,9 @@ func (l *List) find(name string) (at int, ok bool) {
 	return 0, false
 }
 
-// Union adds the hosts of o that l does not have, in their order, and marks them with tag. It fails, and leaves l half
+// AddTagged adds the hosts of o that l does not have, in their order, and marks them with tag. It fails, and leaves l half
 // changed, when l gets more than MaxHosts. o stays as it is, and its later changes do not matter to l.
-func (l *List) Union(o *List, tag int) error {
+func (l *List) AddTagged(o *List, tag int) error {
 	for _, e := range o.entries {
 		switch {
 		case e.name != "":
@@ -279,7 +279,7 @@ func (l *List) eachPlainIn(r *ranged, f func(name string)) {
 func (l *List) Exclude(exprs ...string) error {
 	xs := make([]*List, len(exprs))
 	for i, expr := range exprs {
-		x, err := Parse(expr)
+		x, err := Hosts(expr)
 		if err != nil {
 			return err
 		}

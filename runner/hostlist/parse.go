@@ -15,8 +15,8 @@ const MaxHosts = 10_000_000
 // maxName is the most bytes of a name (RFC 1035, 2.3.4).
 const maxName = 253
 
-// Parse reads an expression. Its error is a *SyntaxError. The list may be empty, as that of "a!a" is.
-func Parse(expr string) (*List, error) {
+// Hosts reads an expression that needs nothing but itself. Its error is a *SyntaxError. The list may be empty, as that of "a!a" is.
+func Hosts(expr string) (*List, error) {
 	p := &parser{expr: expr}
 	l := new(List)
 	p.blanks()

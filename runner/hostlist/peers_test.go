@@ -31,7 +31,7 @@ func TestPeers(t *testing.T) {
 		}
 		t.Run(expr, func(t *testing.T) {
 			expr, exclude, minus := strings.Cut(expr, " -x ")
-			l, err := hostlist.Parse(expr)
+			l, err := hostlist.Hosts(expr)
 			if err == nil && minus {
 				err = l.Exclude(exclude)
 			}

@@ -133,7 +133,7 @@ func (inv *Inventory) line(number int, text string, transports []string) error {
 	if err != nil {
 		return err
 	}
-	hosts, err := hostlist.Parse(expr)
+	hosts, err := hostlist.Hosts(expr)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (inv *Inventory) line(number int, text string, transports []string) error {
 
 func (inv *Inventory) add(hosts *hostlist.List, from line) error {
 	inv.lines = append(inv.lines, from)
-	return inv.list.Union(hosts, len(inv.lines)-1)
+	return inv.list.AddTagged(hosts, len(inv.lines)-1)
 }
 
 // cut takes a line apart: the expression without blanks around it, and the words from the first that has a '='.
@@ -233,7 +233,7 @@ func notInUser(r rune) bool {
 // what a hosts file sets for one of them holds. The error is a *hostlist.SyntaxError, or says that there are too many hosts.
 func (inv *Inventory) Add(exprs ...string) error {
 	for _, expr := range exprs {
-		hosts, err := hostlist.Parse(expr)
+		hosts, err := hostlist.Hosts(expr)
 		if err != nil {
 			return err
 		}
