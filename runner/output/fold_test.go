@@ -1,0 +1,316 @@
+package output
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"multirsh/runner"
+	"multirsh/runner/hostlist"
+	"multirsh/transport"
+)
+
+// kernels is a run whose outputs fold.
+func kernels() []runner.Event {
+	var events []runner.Event
+	say := func(seq int, text string) { events = append(events, output(runner.Stdout, seq, text)) }
+	motd := "Welcome\nkernel 6.1\nuptime 3 days\n\tdisk 80%\nusers 2\nload low\nswap none\n"
+	for seq := range 12 {
+		half := len(motd) * seq / 12
+		say(seq, motd[:half])
+		say(seq, motd[half:])
+	}
+	for _, seq := range []int{20, 21, 23} {
+		say(seq, strings.Replace(motd, "6.1", "5.10", 1))
+	}
+	say(24, strings.TrimSuffix(motd, "\n"))
+	say(25, "\x1b[2Jcleared\r\n\x00\xff\u202e\n")
+	say(30, "no such file")
+	say(31, "no such file")
+	say(34, motd)
+	say(36, "half a l")
+	events = append(events, output(runner.Stderr, 30, "warning: 3\n"), output(runner.Stdout, 30, "\n"))
+	events = append(events, output(runner.Stdout, 31, "\n"), output(runner.Stderr, 31, "warning: 3\n"))
+	for seq := range 12 {
+		events = append(events, ok(11-seq))
+	}
+	return append(events,
+		ok(23), ok(20), ok(21), ok(24), ok(25), ok(26), ok(28),
+		exit(31, 3), exit(30, 3), exit(32, 1), exit(34, 1),
+		failed(36, runner.Timeout, transport.PhaseRun, &runner.StopError{Cause: &transport.TimeoutError{}}),
+		failed(37, runner.Refused, transport.PhaseConnect, syscall.ECONNREFUSED),
+		finish(38, runner.Result{Outcome: runner.Cancelled, Err: errors.New("interrupted")}),
+	)
+}
+
+// lsof is a run in which everything to disregard differs.
+func disregarded() []runner.Event {
+	var events []runner.Event
+	for seq := range 4 {
+		text := fmt.Sprintf("This is node%03d.example at 10.1.2.%d\nSun Nov 23 00:%02d:11 UTC 2025 load 0.%d\nsame\npid=%d\n", seq, seq, 30+seq, seq, 700+seq)
+		if seq == 3 {
+			text += "one more\n"
+		}
+		events = append(events, output(runner.Stdout, seq, text))
+	}
+	events = append(events, output(runner.Stdout, 5, "kernel 6\n"), output(runner.Stdout, 6, "kernel 6\n"), output(runner.Stdout, 8, "kernel 7\n"))
+	events = append(events, output(runner.Stdout, 7, "node001 node005 node007\n"), output(runner.Stdout, 9, "node001 node005 node007\n"))
+	for _, seq := range []int{3, 2, 1, 0, 9, 8, 7, 6} {
+		events = append(events, ok(seq))
+	}
+	return append(events, exit(5, 1))
+}
+
+func mustRegexp(tb testing.TB, text string) *Regexp {
+	tb.Helper()
+	r, err := ParseRegexp(text)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+func TestFoldViews(t *testing.T) {
+	all := Normalize{Host: true, IP: true, Time: true, Num: true}
+	for _, tt := range []struct {
+		name   string
+		fold   Fold
+		events []runner.Event
+	}{
+		{"fold.txt", Fold{}, kernels()},
+		{"fold-terminal.txt", Fold{Width: 40, Escape: true}, kernels()},
+		{"fold-stderr.txt", Fold{Stderr: true}, kernels()},
+		{"fold-diff.txt", Fold{Diff: true, Width: 80, Escape: true}, kernels()},
+		{"fold-normalize.txt", Fold{Normalize: all}, disregarded()},
+		{"fold-normalize-diff.txt", Fold{Normalize: all, Diff: true}, disregarded()},
+		{"fold-regexp.txt", Fold{Normalize: Normalize{Host: true, Time: true, IP: true, Regexps: []*Regexp{mustRegexp(t, "s/pid=[0-9]+/pid/"), mustRegexp(t, `s|load .*||`)}}}, disregarded()},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got bytes.Buffer
+			tt.fold.W = &got
+			feed(t, &tt.fold, tt.events...)
+			golden(t, tt.name, got.String())
+			inMemory := got.String()
+
+			got.Reset() // the same with all of it on disk
+			tt.fold = Fold{W: &got, Width: tt.fold.Width, Escape: tt.fold.Escape, Stderr: tt.fold.Stderr, Normalize: tt.fold.Normalize, Diff: tt.fold.Diff, Memory: 1, TempDir: t.TempDir()}
+			feed(t, &tt.fold, tt.events...)
+			if got.String() != inMemory {
+				t.Errorf("from disk it is\n%s", got.String())
+			}
+		})
+	}
+}
+
+func TestFoldNothing(t *testing.T) {
+	var got bytes.Buffer
+	feed(t, &Fold{W: &got})
+	feed(t, &Fold{W: &got}, finish(1, runner.Result{Outcome: runner.Skipped, Err: runner.ErrFailFast}))
+	if got.Len() > 0 {
+		t.Errorf("%q", got.String())
+	}
+}
+
+// modelHost is a host of the model: what it does, and what of that is to be shown.
+type modelHost struct {
+	end   int // its exit status
+	held  [2][]byte
+	text  []byte
+	key   string
+	parts replacements
+	group int
+}
+
+func (h *modelHost) say(stream int, data []byte, merged bool) {
+	if !merged {
+		if stream == 0 {
+			h.text = append(h.text, data...)
+		}
+		return
+	}
+	line := append(h.held[stream], data...)
+	n := bytes.LastIndexByte(line, '\n') + 1
+	if len(line)-n > maxHeld {
+		n = len(line)
+	}
+	h.text = append(h.text, line[:n]...)
+	h.held[stream] = bytes.Clone(line[n:])
+}
+
+func (h *modelHost) finish() {
+	if len(h.held[0]) > 0 && len(h.held[1]) > 0 {
+		h.held[0] = append(h.held[0], '\n')
+	}
+	h.text = append(append(h.text, h.held[0]...), h.held[1]...)
+}
+
+// modelFold is what the sink must show, of hosts whose outputs are there whole.
+func modelFold(f *Fold, hosts []*modelHost) string {
+	x := newNormalizer(&f.Normalize)
+	groups := map[int][]int{}
+	for seq, h := range hosts {
+		h.finish()
+		h.group = seq
+		h.parts = make(replacements, partRegexps+len(f.Normalize.Regexps))
+		name := host(seq)
+		var key []byte
+		for line := range bytes.Lines(h.text) {
+			for piece := range slices.Chunk(line, maxHeld) {
+				key = x.appendLine(key, piece, hostNames(&name), h.parts)
+			}
+		}
+		h.key = string(key)
+		for other := range seq {
+			o := hosts[other]
+			if o.end == h.end && (string(o.text) == string(h.text) || f.Normalize.any() && o.key == h.key) {
+				from, to := h.group, o.group
+				for _, m := range hosts[:seq+1] {
+					if m.group == from {
+						m.group = to
+					}
+				}
+			}
+		}
+	}
+	bare := map[bool]bool{}
+	for seq, h := range hosts {
+		groups[h.group] = append(groups[h.group], seq)
+	}
+	shown := slices.SortedFunc(maps.Values(groups), func(a, b []int) int {
+		return cmp.Or(cmp.Compare(hosts[a[0]].end, hosts[b[0]].end), cmp.Compare(len(b), len(a)), cmp.Compare(a[0], b[0]))
+	})
+	for _, g := range shown {
+		if text := hosts[g[0]].text; len(text) > 0 {
+			bare[!bytes.HasSuffix(text, []byte("\n"))] = true
+		}
+	}
+	var b strings.Builder
+	for _, g := range shown {
+		first := hosts[g[0]]
+		var names, about []string
+		var differ, replaced uint64
+		other := false
+		for _, seq := range g {
+			names = append(names, host(seq).Name)
+			other = other || string(hosts[seq].text) != string(first.text)
+			for part, sum := range hosts[seq].parts {
+				if sum != 0 {
+					replaced |= bit(part)
+				}
+				if sum != first.parts[part] {
+					differ |= bit(part)
+				}
+			}
+		}
+		if first.end != 0 {
+			about = append(about, fmt.Sprintf("exit %d", first.end))
+		}
+		if len(first.text) == 0 {
+			about = append(about, "no output")
+		} else if len(bare) == 2 && !bytes.HasSuffix(first.text, []byte("\n")) {
+			about = append(about, "no newline at the end")
+		}
+		if other {
+			about = append(about, "differing only in "+f.Normalize.list(cmp.Or(differ, replaced)))
+		}
+		colon := ""
+		if len(about) > 0 {
+			colon = ": "
+		}
+		fmt.Fprintf(&b, "%s%s (%d)%s%s\n%s%s", foldRule, hostlist.Fold(slices.Values(names)), len(g), colon, strings.Join(about, ", "), foldRule, first.text)
+		if len(first.text) > 0 && !bytes.HasSuffix(first.text, []byte("\n")) {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// TestFoldModel has hosts write at random, and compares what is shown with what is found by comparing whole outputs.
+func TestFoldModel(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		f := &Fold{
+			Stderr: r.IntN(2) == 0, Memory: []int64{0, 1, 300, 3000}[r.IntN(4)], TempDir: t.TempDir(),
+			Normalize: Normalize{Num: r.IntN(3) == 0, Host: r.IntN(4) == 0},
+		}
+		if r.IntN(5) == 0 {
+			f.Normalize.Regexps = []*Regexp{mustRegexp(t, "s/b+/a/")}
+		}
+		hosts := make([]*modelHost, 1+r.IntN(30))
+		for i := range hosts {
+			hosts[i] = &modelHost{end: r.IntN(8) / 7}
+		}
+		var got bytes.Buffer
+		f.W = &got
+		play(t, r, f, hosts, f.Stderr)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if want := modelFold(f, hosts); got.String() != want {
+			t.Fatalf("seed %d: stderr %v, memory %d, normalize %+v:\n%s\nwant:\n%s", seed, f.Stderr, f.Memory, f.Normalize, got.String(), want)
+		}
+		if f.Memory > 0 && f.store.memory > f.Memory && f.store.oldest != nil {
+			t.Errorf("seed %d: %d bytes are in memory, %d may be", seed, f.store.memory, f.Memory)
+		}
+	}
+}
+
+// play gives the sink random events of the hosts.
+func play(t *testing.T, r *rand.Rand, sink runner.Sink, hosts []*modelHost, merged bool) {
+	words := []string{"a", "b", "\n", "node001", "node002\n", "17", "4\n", "same\n", "same\n", "\x00", strings.Repeat("long ", 30)}
+	if r.IntN(3) == 0 {
+		words = append(words, strings.Repeat("x", pieceSize-7), strings.Repeat("x", pieceSize/2)+"\n")
+	}
+	var live []int
+	for i := range hosts {
+		live = append(live, i)
+	}
+	var common []string // most hosts say this
+	for range r.IntN(12) {
+		common = append(common, words[r.IntN(len(words))])
+	}
+	said := make([]int, len(hosts))
+	for len(live) > 0 {
+		at := r.IntN(len(live))
+		seq := live[at]
+		h := hosts[seq]
+		if said[seq] == len(common) || r.IntN(60) == 0 {
+			live = slices.Delete(live, at, at+1)
+			e := ok(seq)
+			if h.end > 0 {
+				e = exit(seq, h.end)
+			}
+			if err := sink.Event(e); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		text := common[said[seq]]
+		if r.IntN(40) == 0 {
+			text = words[r.IntN(len(words))]
+		}
+		said[seq]++
+		for n := 0; len(text) > 0; text = text[n:] {
+			n = 1 + r.IntN(len(text))
+			kind := runner.Stdout
+			if r.IntN(10) == 0 {
+				kind = runner.Stderr
+			}
+			data := []byte(text[:n])
+			h.say(int(kind-runner.Stdout), data, merged)
+			if err := sink.Event(runner.Event{Kind: kind, Seq: seq, Host: host(seq), Data: data}); err != nil {
+				t.Fatal(err)
+			}
+			for i := range data {
+				data[i] = '!' // it is valid only during the call
+			}
+		}
+	}
+}
