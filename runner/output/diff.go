@@ -13,9 +13,9 @@ import (
 
 // Bounds of what is compared. Beyond them outputs are shown in full.
 const (
-	maxCompared  = 16 << 20 // bytes of one output
-	maxCompares  = 1 << 30  // bytes of all pairs of outputs
-	compareLines = 3        // around a difference
+	maxCompared  = 4 << 20 // bytes of one output
+	maxCompares  = 1 << 30 // bytes of all pairs of outputs
+	compareLines = 3       // around a difference
 )
 
 // comparison tells in what outputs differ from one of them. Lines are compared by what Normalize leaves of them, and shown as they are.
@@ -107,7 +107,8 @@ func (c *comparison) read(g *group, tokens map[string]int) (lines [][]byte, text
 // token is a number for the line, the same for all that are compared as equal.
 func (c *comparison) token(g *group, line []byte, tokens map[string]int) int {
 	if c.norm != nil {
-		line = c.compared(g, line)
+		c.line = c.norm.appendLong(c.line[:0], line, g.names, c.parts)
+		line = c.line
 	}
 	if n, known := c.tokens[string(line)]; known {
 		return n
@@ -120,25 +121,16 @@ func (c *comparison) token(g *group, line []byte, tokens map[string]int) int {
 	return n
 }
 
-// compared is what Normalize leaves of a line.
-func (c *comparison) compared(g *group, line []byte) []byte {
-	c.line = c.line[:0]
-	for len(line) > 0 {
-		n := min(len(line), maxHeld)
-		c.line = c.norm.appendLine(c.line, line[:n], g.names, c.parts)
-		line = line[n:]
-	}
-	return c.line
-}
-
 // write writes it in the unified format.
 func (u *unified) write(w io.Writer) {
 	if len(u.hunks.Hunks) == 0 {
 		return
 	}
 	fmt.Fprintf(w, "--- %s\n+++ %s\n", u.from, u.to)
+	more := 0 // lines, up to the hunk: the library's own ToLine is wrong behind a hunk of several changes
 	for _, h := range u.hunks.Hunks {
-		a, b := h.FromLine-1, h.ToLine-1
+		a := h.FromLine - 1
+		b := a + more
 		fromA, fromB := a, b
 		var text bytes.Buffer
 		for _, line := range h.Lines {
@@ -163,6 +155,7 @@ func (u *unified) write(w io.Writer) {
 				text.WriteString("\n\\ No newline at end of output\n")
 			}
 		}
+		more = b - a
 		fmt.Fprintf(w, "@@ -%s +%s @@\n", span(fromA, a), span(fromB, b))
 		w.Write(text.Bytes())
 	}

@@ -250,6 +250,17 @@ func (f *Fold) finish(e runner.Event) error {
 		return nil
 	}
 	h = f.host(e)
+	if err := f.flushHeld(h); err != nil {
+		return err
+	}
+	err := f.end(e.Seq, h, endingOf(e.Result), e.Result.Err == nil || e.Result.Status.Started, false)
+	delete(f.open, e.Seq)
+	f.release(h)
+	return err
+}
+
+// flushHeld adds the lines that have no ends to the host's output.
+func (f *Fold) flushHeld(h *folding) error {
 	if len(h.held[0]) > 0 && len(h.held[1]) > 0 {
 		f.hold(&h.held[0], []byte("\n")) // that they are apart
 	}
@@ -258,10 +269,7 @@ func (f *Fold) finish(e runner.Event) error {
 			return err
 		}
 	}
-	err := f.end(e.Seq, h, endingOf(e.Result), e.Result.Err == nil || e.Result.Status.Started, false)
-	delete(f.open, e.Seq)
-	f.release(h)
-	return err
+	return nil
 }
 
 // end puts a host whose output is there to its group.
@@ -349,7 +357,11 @@ func (f *Fold) Close() error {
 		return nil
 	}
 	defer f.store.close()
+	f.store.giveUp()
 	for seq, h := range f.open {
+		if err := f.flushHeld(h); err != nil {
+			return err
+		}
 		if err := f.end(seq, h, ending{outcome: runner.Unknown}, true, true); err != nil {
 			return err
 		}
@@ -443,12 +455,14 @@ func (out *folded) groups(groups []*group) error {
 // header writes whose output follows.
 func (out *folded) header(g *group, why string) {
 	var about []string
-	if g.cut {
+	switch {
+	case g.cut:
 		about = append(about, "cut off: the rest could not be kept")
-	} else if g.how.outcome != runner.OK {
+	case g.how.outcome != runner.OK:
 		about = append(about, g.how.String())
 	}
 	switch {
+	case g.cut:
 	case g.bytes == 0 && g.ran:
 		about = append(about, "no output")
 	case g.bytes > 0 && g.bare && out.ragged:

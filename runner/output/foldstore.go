@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 	"slices"
@@ -376,6 +377,9 @@ func (s *store) spooled(p *piece, at int64) {
 func (s *store) spoolError(err error) error {
 	return fmt.Errorf("what does not fit in %s of memory is kept in a file, and that failed: %w", size(s.limit), err)
 }
+
+// giveUp says that little more comes, and that it is to be kept in memory even if the file has failed.
+func (s *store) giveUp() { s.limit, s.err = math.MaxInt64, nil }
 
 // close lets go of the file.
 func (s *store) close() error {

@@ -289,7 +289,7 @@ func newNormalizer(n *Normalize) *normalizer {
 	x := &normalizer{Normalize: n}
 	for c := range x.wake {
 		b := byte(c)
-		x.wake[c] = isDigit(b) && n.marks() || n.IP && (isHex(b) || b == ':') || n.Time && strings.IndexByte("JFMASONDTW", b) >= 0
+		x.wake[c] = isDigit(b) && (n.IP || n.Time || n.Num) || n.IP && (isHex(b) || b == ':') || n.Time && strings.IndexByte("JFMASONDTW", b) >= 0
 	}
 	return x
 }
@@ -348,6 +348,16 @@ func (x *normalizer) appendLine(dst, whole []byte, names []string, r replacement
 	return append(dst, newline...)
 }
 
+// appendLong does so with a line of any length, in the pieces that Fold sees of it.
+func (x *normalizer) appendLong(dst, line []byte, names []string, r replacements) []byte {
+	for len(line) > 0 {
+		n := min(len(line), maxHeld)
+		dst = x.appendLine(dst, line[:n], names, r)
+		line = line[n:]
+	}
+	return dst
+}
+
 // replace appends the line to dst, with marks.
 func (x *normalizer) replace(dst, line []byte, names []string, r replacements) []byte {
 	done := 0
@@ -384,10 +394,9 @@ func (x *normalizer) match(line []byte, i int, atWord bool, names []string) (par
 			return partIP, n
 		}
 	}
-	if x.Time && atWord && mayBeTime(rest) {
-		m := timeForms.FindIndex(rest)
-		if m != nil && (m[1]+1 >= len(rest) || rest[m[1]] != ':' || !isDigit(rest[m[1]+1])) {
-			return partTime, m[1]
+	if x.Time && atWord {
+		if n := matchTime(rest); n > 0 {
+			return partTime, n
 		}
 	}
 	if x.Num && isDigit(rest[0]) {
@@ -487,26 +496,51 @@ end:
 	return n
 }
 
-// mayBeTime rules out most of what timeForms would look at in vain.
-func mayBeTime(b []byte) bool {
-	if n := digits(b); n > 0 {
-		return n < len(b) && (n <= 2 && strings.IndexByte(":/- ", b[n]) >= 0 || n == 4 && (b[n] == '-' || b[n] == '/') || n == 8 && b[n] == 'T')
+// matchTime is the length of the date, time of day or both that b begins with. What it begins like tells which form it may have.
+func matchTime(b []byte) int {
+	b = b[:min(len(b), maxTime)]
+	var form *regexp.Regexp
+	switch n := digits(b); {
+	case n == len(b):
+	case n == 0:
+		if len(b) > 3 && strings.Contains("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec Mon Tue Wed Thu Fri Sat Sun", string(b[:3])) {
+			form = timeForms.words
+		}
+	case n <= 2 && b[n] == ':':
+		form = timeForms.clock
+	case n <= 2 && (b[n] == '/' || b[n] == '-' || b[n] == ' '):
+		form = timeForms.day
+	case n == 4 && (b[n] == '-' || b[n] == '/'), n == 8 && b[n] == 'T':
+		form = timeForms.digits
 	}
-	return len(b) > 3 && strings.Contains("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec Mon Tue Wed Thu Fri Sat Sun", string(b[:3]))
+	if form == nil {
+		return 0
+	}
+	m := form.FindIndex(b)
+	if m == nil || m[1]+1 < len(b) && b[m[1]] == ':' && isDigit(b[m[1]+1]) {
+		return 0
+	}
+	return m[1]
 }
 
-var timeForms = regexp.MustCompile(strings.NewReplacer(
-	"CLOCK", `(?:[01]?\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60)(?:[.,]\d+)?)?(?:Z\b| ?[AaPp][Mm]\b|\b)(?: ?[+-]\d\d:?\d\d\b| (?:UTC|GMT|MSK|[A-Z]{1,4}T)\b)?`,
-	"DAY", `(?:0?[1-9]|[12]\d|3[01])`,
-	"MONTH", `(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b`,
-	"YEAR", `(?:19|20|21)\d\d`,
-).Replace(`^(?:` + strings.Join([]string{
-	`\d{4}[-/](?:0[1-9]|1[0-2])[-/]DAY(?:[T ]CLOCK|\b)`,
-	`\d{8}T\d{6}Z?\b`,
-	`DAY[/-]MONTH[/-]YEAR(?:[: ]CLOCK|\b)`,
-	`(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +)?(?:MONTH +DAY\b|DAY +MONTH)(?:,? +YEAR\b)?(?:,? +CLOCK)?(?: +YEAR\b)?`,
-	`CLOCK`,
-}, "|") + `)`))
+// maxTime is more than any of the forms takes.
+const maxTime = 64
+
+var timeForms = struct{ clock, day, words, digits *regexp.Regexp }{
+	clock:  timeForm(`CLOCK`),
+	day:    timeForm(`DAY[/-]MONTH[/-]YEAR(?:[: ]CLOCK|\b)|DAY +MONTH(?:(?:,? +YEAR\b)?,? +CLOCK|,? +YEAR\b)`),
+	words:  timeForm(`(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +)?(?:MONTH +DAY\b|DAY +MONTH)(?:,? +YEAR\b)?(?:,? +CLOCK)?(?: +YEAR\b)?`),
+	digits: timeForm(`\d{4}[-/](?:0[1-9]|1[0-2])[-/]DAY(?:[T ]CLOCK|\b)|\d{8}T\d{6}Z?\b`),
+}
+
+func timeForm(form string) *regexp.Regexp {
+	return regexp.MustCompile(`^(?:` + strings.NewReplacer(
+		"CLOCK", `(?:[01]?\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60)(?:[.,]\d+)?)?(?:Z\b| ?[AaPp][Mm]\b|\b)(?: ?[+-]\d\d:?\d\d\b| (?:UTC|GMT|MSK|[A-Z]{1,4}T)\b)?`,
+		"DAY", `(?:0?[1-9]|[12]\d|3[01])`,
+		"MONTH", `(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b`,
+		"YEAR", `(?:19|20|21)\d\d`,
+	).Replace(form) + `)`)
+}
 
 // list is the parts of the set in words.
 func (n *Normalize) list(set uint64) string {
