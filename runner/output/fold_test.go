@@ -118,6 +118,20 @@ func TestFoldNothing(t *testing.T) {
 	}
 }
 
+// TestFoldDiffering: the header names what was replaced in the group's hosts, not in others before them.
+func TestFoldDiffering(t *testing.T) {
+	var got bytes.Buffer
+	feed(t, &Fold{W: &got, Normalize: Normalize{Host: true, Num: true}},
+		output(runner.Stdout, 2, "17\n"), output(runner.Stdout, 1, "I am node001\n"), ok(1), output(runner.Stdout, 3, "18\n"), ok(2), ok(3),
+		output(runner.Stdout, 4, "same 5 4\n"), output(runner.Stdout, 5, "same 5 4\n"), ok(5), ok(4))
+	want := foldRule + "node[002-003] (2): differing only in num\n" + foldRule + "17\n" +
+		foldRule + "node[004-005] (2)\n" + foldRule + "same 5 4\n" +
+		foldRule + "node001 (1)\n" + foldRule + "I am node001\n"
+	if got.String() != want {
+		t.Errorf("%s\nwant\n%s", got.String(), want)
+	}
+}
+
 // modelHost is a host of the model: what it does, and what of that is to be shown.
 type modelHost struct {
 	end   int // its exit status
@@ -234,7 +248,7 @@ func modelFold(f *Fold, hosts []*modelHost) string {
 
 // TestFoldModel has hosts write at random, and compares what is shown with what is found by comparing whole outputs.
 func TestFoldModel(t *testing.T) {
-	for seed := range uint64(150) {
+	for seed := range uint64(120) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		f := &Fold{
 			Stderr: r.IntN(2) == 0, Memory: []int64{0, 1, 300, 3000}[r.IntN(4)], TempDir: t.TempDir(),
@@ -249,7 +263,14 @@ func TestFoldModel(t *testing.T) {
 		}
 		var got bytes.Buffer
 		f.W = &got
-		play(t, r, f, hosts, f.Stderr)
+		play(t, r, sinkFunc(func(e runner.Event) error {
+			err := f.Event(e)
+			if r.IntN(20) == 0 {
+				checkStore(t, f)
+			}
+			return err
+		}), hosts, f.Stderr)
+		checkStore(t, f)
 		if err := f.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -262,19 +283,79 @@ func TestFoldModel(t *testing.T) {
 	}
 }
 
+// checkStore checks what must hold of the tree at all times.
+func checkStore(tb testing.TB, f *Fold) {
+	tb.Helper()
+	if f.store == nil {
+		return
+	}
+	type extent struct{ at, end int64 }
+	var extents []extent
+	memory, listed := int64(0), 0
+	for _, at := range f.store.free {
+		extents = append(extents, extent{at, at + pieceSize})
+	}
+	var walk func(p *piece)
+	walk = func(p *piece) {
+		for i, c := range p.children {
+			switch {
+			case c.parent != p || c.start != p.end() || c.size <= 0 || c.size > pieceSize:
+				tb.Fatalf("a piece of %d bytes at %d is below one that ends at %d", c.size, c.start, p.end())
+			case p.child(c.first) != p.children[i]:
+				tb.Fatalf("two children begin with %q", c.first)
+			case c.uses == 0 && len(c.children) == 0:
+				tb.Fatal("a piece is of no use")
+			case c.inMemory && (int(c.size) != len(c.data) || c.data[0] != c.first):
+				tb.Fatalf("a piece of %d bytes has %d", c.size, len(c.data))
+			case c.inMemory:
+				listed++
+			default:
+				extents = append(extents, extent{c.at, c.at + int64(c.size)})
+			}
+			memory += pieceCost + int64(cap(c.data))
+			walk(c)
+		}
+	}
+	walk(&f.store.root)
+	for _, h := range f.open {
+		memory += int64(cap(h.held[0]) + cap(h.held[1]) + cap(h.line))
+	}
+	if memory != f.store.memory {
+		tb.Fatalf("%d bytes are in memory, %d are counted", memory, f.store.memory)
+	}
+	for p := f.store.oldest; p != nil; p = p.newer {
+		listed--
+	}
+	if listed != 0 {
+		tb.Fatalf("%d pieces are in memory and not in the list of those", listed)
+	}
+	slices.SortFunc(extents, func(a, b extent) int { return cmp.Compare(a.at, b.at) })
+	end := int64(0)
+	for _, e := range extents {
+		if e.at < end {
+			tb.Fatalf("two pieces share bytes %d to %d of the file", e.at, end)
+		}
+		end = e.end
+	}
+	if end > f.store.size {
+		tb.Fatalf("the file has %d bytes, a piece ends at %d", f.store.size, end)
+	}
+}
+
 // maxPlayed is the longest text of an event of play.
-const maxPlayed = pieceSize
+const maxPlayed = 2 * pieceSize
 
 // play gives the sink random events of the hosts.
 func play(t *testing.T, r *rand.Rand, sink runner.Sink, hosts []*modelHost, merged bool) {
 	words := []string{"a", "b", "\n", "node001", "node002\n", "17", "4\n", "same\n", "same\n", "\x00", strings.Repeat("long ", 30)}
 	if r.IntN(3) == 0 {
-		words = append(words, strings.Repeat("x", pieceSize-7), strings.Repeat("x", pieceSize/2)+"\n")
+		words = append(words, strings.Repeat("x", pieceSize-7), strings.Repeat("x", pieceSize/2)+"\n", strings.Repeat("17 ", pieceSize/2), strings.Repeat("4 ", pieceSize))
 	}
 	var live []int
-	for i := range hosts {
+	for i := range min(len(hosts), 2+r.IntN(20)) { // the fan-out
 		live = append(live, i)
 	}
+	waiting := len(live)
 	var common []string // most hosts say this
 	for range r.IntN(12) {
 		common = append(common, words[r.IntN(len(words))])
@@ -286,6 +367,10 @@ func play(t *testing.T, r *rand.Rand, sink runner.Sink, hosts []*modelHost, merg
 		h := hosts[seq]
 		if said[seq] == len(common) || r.IntN(60) == 0 {
 			live = slices.Delete(live, at, at+1)
+			if waiting < len(hosts) {
+				live = append(live, waiting)
+				waiting++
+			}
 			e := ok(seq)
 			if h.end > 0 {
 				e = exit(seq, h.end)

@@ -118,3 +118,38 @@ func BenchmarkFoldEqual(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFoldBytes has 8 hosts send much, each its own or all the same.
+func BenchmarkFoldBytes(b *testing.B) {
+	for _, bench := range []struct {
+		name   string
+		same   bool
+		memory int64
+	}{{"same", true, 0}, {"own", false, 0}, {"own,spooled", false, 8 << 20}, {"same,spooled", true, 1 << 20}} {
+		b.Run(bench.name, func(b *testing.B) {
+			const hosts, events = 8, 100
+			data := bytes.Repeat([]byte("some text that is long enough to be a line of some output......\n"), 1000)
+			b.SetBytes(int64(hosts * events * len(data)))
+			for b.Loop() {
+				f := &Fold{W: io.Discard, Memory: bench.memory, TempDir: b.TempDir()}
+				for i := range events {
+					for seq := range hosts {
+						if data[0] = 'a'; !bench.same {
+							data[0] = byte('a' + seq)
+						}
+						data[1] = byte(i)
+						if err := f.Event(runner.Event{Kind: runner.Stdout, Seq: seq, Host: host(seq), Data: data}); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				for seq := range hosts {
+					f.Event(ok(seq))
+				}
+				if err := f.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -86,7 +86,7 @@ type liveModel struct {
 func (m *liveModel) Write(p []byte) (int, error) {
 	for line := range strings.Lines(string(p)) {
 		label, text, cut := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-		names, err := hostlist.Parse(label)
+		names, err := hostlist.Parse(strings.TrimSuffix(label, "~"))
 		if !cut || err != nil {
 			m.tb.Fatalf("line %q: %v", line, err)
 		}
@@ -148,7 +148,7 @@ func (m *liveModel) stuck() {
 }
 
 func TestFoldLiveModel(t *testing.T) {
-	for seed := range uint64(120) {
+	for seed := range uint64(90) {
 		r := rand.New(rand.NewPCG(seed, 9))
 		n := 1 + r.IntN(12)
 		m := &liveModel{tb: t, waveOf: map[int]int{}, shown: make([][]string, n), at: make([][]int, n), finished: map[int]bool{}}
@@ -156,6 +156,14 @@ func TestFoldLiveModel(t *testing.T) {
 			m.hosts = append(m.hosts, new(modelHost))
 		}
 		f := &FoldLive{W: m}
+		if r.IntN(3) == 0 {
+			f.Normalize.Num = true
+		}
+		x := newNormalizer(&f.Normalize)
+		// left is what Normalize leaves of lines.
+		left := func(lines ...string) string {
+			return string(x.appendLine(nil, []byte(strings.Join(lines, "|")), nil, make(replacements, partRegexps)))
+		}
 		bounded := r.IntN(2) == 0
 		if bounded {
 			f.Memory = 2000
@@ -183,10 +191,13 @@ func TestFoldLiveModel(t *testing.T) {
 		}
 		for seq := range m.hosts {
 			got, want := m.shown[seq], m.lines(seq)
+			if bounded && f.Normalize.Num {
+				continue // lines may be broken within a number
+			}
 			if bounded { // lines may be broken
 				got, want = []string{strings.Join(got, "")}, []string{strings.Join(want, "")}
 			}
-			if !slices.Equal(got, want) {
+			if left(got...) != left(want...) {
 				t.Fatalf("seed %d: of host %d came %q, want %q", seed, seq, got, want)
 			}
 		}

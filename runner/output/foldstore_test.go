@@ -68,17 +68,23 @@ func feedOne(tb testing.TB, s runner.Sink, e runner.Event) {
 // TestFoldDiskReused: outputs that are equal to others when normalised are not kept, and their room on disk serves the next.
 func TestFoldDiskReused(t *testing.T) {
 	f := &Fold{W: io.Discard, Memory: 1 << 20, TempDir: t.TempDir(), Normalize: Normalize{Num: true}}
-	for seq := range 40 {
+	for seq := range 15 {
 		for range 10 {
 			feedOne(t, f, output(runner.Stdout, seq, string(bytes.Repeat([]byte{byte('0' + seq%10), byte('0' + seq/10), '\n'}, pieceSize))))
+			checkStore(t, f)
 		}
+		feedOne(t, f, output(runner.Stdout, 100+seq, "a short one beside\n"))
 		feedOne(t, f, ok(seq))
+		checkStore(t, f)
 	}
 	const one = 30 * pieceSize
 	if f.store.size > 3*one {
 		t.Errorf("the file has %d bytes, an output %d", f.store.size, one)
 	}
-	if n := len(f.sorted()); n != 1 {
+	for seq := range 15 {
+		feedOne(t, f, ok(100+seq))
+	}
+	if n := len(f.sorted()); n != 2 {
 		t.Errorf("%d groups", n)
 	}
 	if err := f.Close(); err != nil {
