@@ -53,8 +53,11 @@ func (c *comparison) with(g *group) (diff *unified, why string, err error) {
 		return &unified{}, "the same output as " + c.name(), nil
 	}
 	c.spent += c.base.bytes + g.bytes
-	if c.base.bytes > maxCompared || g.bytes > maxCompared || c.spent > maxCompares {
+	switch {
+	case c.base.bytes > maxCompared || g.bytes > maxCompared:
 		return nil, "too large to be compared", nil
+	case c.spent > maxCompares:
+		return nil, "not compared, as there is too much of it", nil
 	}
 	if c.lines == nil {
 		if c.lines, c.text, err = c.read(c.base, c.tokens); err != nil {

@@ -5,13 +5,14 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"multirsh/runner"
 	"multirsh/runner/hostlist"
@@ -58,6 +59,8 @@ const DefaultFoldMemory = 256 << 20
 // maxHeld bounds what is held back of a line until its end is there. A longer one may be broken by a line of the other stream, and regular expressions see it in
 // pieces of this size.
 const maxHeld = 16 << 10
+
+const keepFoldings = 256 // states of hosts that have ended are kept for the next ones
 
 // folding is a host that has written something and not ended.
 type folding struct {
@@ -168,7 +171,7 @@ func (f *Fold) release(h *folding) {
 		h.key.Reset()
 		clear(h.parts)
 	}
-	if len(f.spare) < keepLines {
+	if len(f.spare) < keepFoldings {
 		f.spare = append(f.spare, h)
 	}
 }
@@ -358,14 +361,16 @@ func (f *Fold) Close() error {
 	}
 	defer f.store.close()
 	f.store.giveUp()
-	for seq, h := range f.open {
-		if err := f.flushHeld(h); err != nil {
-			return err
-		}
-		if err := f.end(seq, h, ending{outcome: runner.Unknown}, true, true); err != nil {
-			return err
-		}
+	var errs []error
+	for _, seq := range slices.Sorted(maps.Keys(f.open)) {
+		h := f.open[seq]
+		errs = append(errs, f.flushHeld(h), f.end(seq, h, ending{outcome: runner.Unknown}, true, true))
 	}
+	return errors.Join(append(errs, f.write())...)
+}
+
+// write writes the groups.
+func (f *Fold) write() error {
 	groups := f.sorted()
 	if len(groups) == 0 {
 		return nil
@@ -513,14 +518,9 @@ type escaper struct {
 
 func (x *escaper) Write(p []byte) (int, error) {
 	x.rest = append(x.rest, p...)
-	n := len(x.rest)
-	for back := 1; back < utf8.UTFMax && back <= n; back++ {
-		if c := x.rest[n-back]; utf8.RuneStart(c) {
-			if c == '\r' && back == 1 || !utf8.FullRune(x.rest[n-back:]) {
-				n -= back
-			}
-			break
-		}
+	n := len(x.rest) - partial(x.rest)
+	if n > 0 && n == len(x.rest) && x.rest[n-1] == '\r' {
+		n-- // the end of a line, perhaps
 	}
 	x.text = appendEscaped(x.text[:0], x.rest[:n])
 	x.rest = append(x.rest[:0], x.rest[n:]...)

@@ -5,12 +5,15 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"multirsh/runner"
 	"multirsh/runner/hostlist"
@@ -129,6 +132,26 @@ func TestFoldDiffering(t *testing.T) {
 		foldRule + "node001 (1)\n" + foldRule + "I am node001\n"
 	if got.String() != want {
 		t.Errorf("%s\nwant\n%s", got.String(), want)
+	}
+}
+
+// TestFoldReplay: a record of a run is folded as the run was.
+func TestFoldReplay(t *testing.T) {
+	views := func(w io.Writer) runner.Sink {
+		all := Normalize{Host: true, IP: true, Time: true, Num: true}
+		return Tee(&Fold{W: w, Stderr: true}, &Fold{W: w, Normalize: all, Diff: true, Escape: true, Width: 80}, &FoldLive{W: w, Stderr: true})
+	}
+	for _, events := range [][]runner.Event{started(kernels()), waves(), started(disregarded())} {
+		var live, again bytes.Buffer
+		feed(t, views(&live), events...)
+		text := record(t, Run{}, events...)
+		_, err := Replay(strings.NewReader(text), views(&again), func(line int, why error) { t.Errorf("line %d: %v", line, why) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := gocmp.Diff(live.String(), again.String()); diff != "" {
+			t.Error(diff)
+		}
 	}
 }
 

@@ -18,14 +18,17 @@ import (
 //	node[001-003,005-064]: up 3 days
 //	node004: up 2 minutes
 //
-// The hosts that were started before a wave's first line came out are a wave; those started later are the next one. A line comes out as soon as all hosts of the wave that have
-// had the same lines so far have sent their next one or have ended. Where these lines are not the same, the group parts for good.
+// The hosts that were started before a wave's first line came out are a wave; those started later are the next one. A line comes out as soon
+// as all hosts of the wave that have had the same lines so far have sent their next one or have ended. Where these lines are not the same,
+// the group parts for good.
 //
-// What the others are ahead of the slowest is kept in memory, equal lines once. When that is more than Memory, a host that sends more is not held up by slower ones any longer: its group
-// parts there, and lines come out that would have been one otherwise. A line of more than 1 MiB is broken, and so is one that does not fit in Memory with what else is there; a
-// notice says of which host. So nothing is lost and the memory is bounded, whatever hosts send.
+// What hosts are ahead of the slowest is kept in memory, equal lines once. When that is more than Memory, a host that sends more is not
+// held up by slower ones any longer: its group parts there, and lines come out apart that would have been one. A line of more than 1 MiB is
+// broken, and so is one that does not fit in Memory with what else is there; a notice says of which host. So nothing is lost and the memory
+// is bounded, whatever hosts send.
 //
-// With Normalize lines may be told as one that differ in what is disregarded: then a ~ follows the names, and the line is that of the host that is first in the run.
+// With Normalize lines may be told as one that differ in what is disregarded: then a ~ follows the names, and the line is that of the host
+// that is first in the run.
 type FoldLive struct {
 	W         io.Writer
 	Notices   io.Writer // told of lines that were broken; nil: nobody is
@@ -123,7 +126,7 @@ func (f *FoldLive) flush() error {
 		return nil
 	}
 	_, err := f.W.Write(f.out)
-	if f.out = f.out[:0]; cap(f.out) > keepBatch {
+	if f.out = f.out[:0]; cap(f.out) > maxLine {
 		f.out = nil
 	}
 	return err
@@ -188,7 +191,7 @@ func (f *FoldLive) hold(partial *[]byte, data []byte) {
 // sendHeld makes what is held of a line a line.
 func (f *FoldLive) sendHeld(h *liveHost, partial *[]byte) {
 	f.send(h, *partial)
-	if *partial = (*partial)[:0]; cap(*partial) > keepLine {
+	if *partial = (*partial)[:0]; cap(*partial) > minBroken {
 		f.held -= int64(cap(*partial))
 		*partial = nil
 	}
@@ -293,8 +296,7 @@ func (f *FoldLive) advance(c *cohort) {
 	}
 }
 
-// part parts the cohort by the next lines of its hosts. The parts are in the reverse of the order that they are told in, which is that of groups: the largest first. It
-// returns nil if there is but one.
+// part parts the cohort by the next lines of its hosts. The largest part comes last, and is told first. It returns nil if there is but one.
 func (c *cohort) part() []*cohort {
 	next := c.hosts[0].ahead[0]
 	differs := func(h *liveHost) bool { return h.ahead[0].key != next.key }

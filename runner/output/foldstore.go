@@ -375,7 +375,7 @@ func (s *store) spooled(p *piece, at int64) {
 }
 
 func (s *store) spoolError(err error) error {
-	return fmt.Errorf("what does not fit in %s of memory is kept in a file, and that failed: %w", size(s.limit), err)
+	return fmt.Errorf("outputs to fold that do not fit in %s of memory (--fold-memory) are kept in a file (in TMPDIR), and that failed: %w", size(s.limit), err)
 }
 
 // giveUp says that little more comes, and that it is to be kept in memory even if the file has failed.

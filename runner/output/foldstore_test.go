@@ -58,6 +58,36 @@ func TestFoldMemory(t *testing.T) {
 	}
 }
 
+// TestFoldEqual: 100,000 hosts that all run at once and send the same have it once.
+func TestFoldEqual(t *testing.T) {
+	const hosts = 100_000
+	var got bytes.Buffer
+	f := &Fold{W: &got, Stderr: true}
+	line := strings.Repeat("x", 511) + "\n"
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range 2 {
+		for seq := range hosts {
+			feedOne(t, f, output(runner.Stdout, seq, line))
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 40<<20 {
+		t.Errorf("%d bytes are in memory", grown)
+	}
+	for seq := range hosts {
+		feedOne(t, f, ok(seq))
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if want := foldRule + "node[000-99999] (100000)\n" + foldRule + line + line; got.String() != want {
+		t.Errorf("%.200q", got.String())
+	}
+}
+
 func feedOne(tb testing.TB, s runner.Sink, e runner.Event) {
 	tb.Helper()
 	if err := s.Event(e); err != nil {

@@ -105,9 +105,10 @@ type replacement struct {
 // String is the substitution as it was given.
 func (r *Regexp) String() string { return r.text }
 
-// ParseRegexp reads s/REGEXP/REPLACEMENT/FLAGS, with any other character in place of the slash. The syntax of REGEXP is Go's (RE2, which is that of
-// egrep and perl without look-around and back-references); the slash is written \/ in it, and is then no operator. In REPLACEMENT & is what was matched, \1 to \9 are groups, and a
-// backslash takes the meaning from &, itself and the slash. FLAGS are g, for all matches of a line and not the first, and i, for any case. Errors are *SyntaxError.
+// ParseRegexp reads s/REGEXP/REPLACEMENT/FLAGS, with any other character in place of the slash. The syntax of REGEXP is Go's (RE2, which is
+// that of egrep and perl without look-around and back-references); the slash is written \/ in it, and is then no operator. In REPLACEMENT &
+// is what was matched, \1 to \9 are groups, \t is a tab, and a backslash takes the meaning from &, itself and the slash. FLAGS are g, for
+// all matches of a line and not the first, and i, for any case. Errors are *SyntaxError.
 func ParseRegexp(text string) (*Regexp, error) {
 	fail := func(at int, format string, args ...any) (*Regexp, error) {
 		return nil, &SyntaxError{text, at, fmt.Sprintf(format, args...)}
