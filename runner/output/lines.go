@@ -10,18 +10,21 @@ import (
 // Lines writes the output of the hosts as it comes, each line behind its host's name: "host: line". What the command wrote to
 // its standard error goes to Stderr, labelled too, and so does one line for each host that was tried and was not ok, when it ends.
 //
-// A line is never broken, cut or changed, however long it is and whatever its bytes: it waits, in memory, until its newline
+// Host names and errors never hold what a terminal obeys. A line is never broken or cut, however long it is, and changed only by
+// Escape, whatever its bytes: it waits, in memory, until its newline
 // has come, and goes out in one Write together with the other whole lines of the event. The last line of a host gets
 // its newline if it has none.
 type Lines struct {
 	Stdout, Stderr io.Writer
 	NoLabels       bool // lines alone
+	Escape         bool // for terminals: what one would obey is shown as text, see appendEscaped
 	Quiet          bool // only what the commands write, nothing about how hosts ended
 
 	unfinished map[channel][]byte // label and begin of a line, of those that have one
 	spare      [][]byte           // buffers to hold the next ones
 	label      []byte
 	batch      []byte
+	escaped    []byte
 }
 
 // channel is one of a host's two outputs.
@@ -64,9 +67,9 @@ func (l *Lines) output(w io.Writer, e runner.Event) error {
 	case end == 0:
 	case began && cap(held) > keepLine: // a long line, which is not copied once more
 		first := bytes.IndexByte(whole, '\n') + 1
-		_, err = w.Write(l.appendLines(append(held, whole[:first]...), whole[first:]))
+		err = l.write(w, l.appendLines(append(held, whole[:first]...), whole[first:]))
 	case !began && l.NoLabels:
-		_, err = w.Write(whole)
+		err = l.write(w, whole)
 	default:
 		batch := l.batch[:0]
 		if began {
@@ -76,7 +79,7 @@ func (l *Lines) output(w io.Writer, e runner.Event) error {
 			l.release(held)
 		}
 		l.batch = l.appendLines(batch, whole)
-		_, err = w.Write(l.batch)
+		err = l.write(w, l.batch)
 		if cap(l.batch) > keepBatch {
 			l.batch = nil
 		}
@@ -101,11 +104,24 @@ func (l *Lines) output(w io.Writer, e runner.Event) error {
 	return err
 }
 
+// write writes whole lines, escaped if they are to be.
+func (l *Lines) write(w io.Writer, lines []byte) error {
+	if l.Escape {
+		l.escaped = appendEscaped(l.escaped[:0], lines)
+		lines = l.escaped
+		if cap(l.escaped) > keepBatch {
+			l.escaped = nil
+		}
+	}
+	_, err := w.Write(lines)
+	return err
+}
+
 // setLabel makes l.label that of the event's host.
 func (l *Lines) setLabel(e runner.Event) {
 	l.label = l.label[:0]
 	if !l.NoLabels {
-		l.label = append(append(l.label, e.Host.Name...), ": "...)
+		l.label = append(appendEscaped(l.label, []byte(e.Host.Name)), ": "...)
 	}
 }
 
@@ -142,7 +158,7 @@ func (l *Lines) finish(e runner.Event) error {
 		}
 		delete(l.unfinished, ch)
 		held = append(held, '\n')
-		_, err := out.w.Write(held)
+		err := l.write(out.w, held)
 		l.release(held)
 		if err != nil {
 			return err
@@ -153,7 +169,7 @@ func (l *Lines) finish(e runner.Event) error {
 		if r.Err != nil {
 			notice += ": " + sentence(r.Err)
 		}
-		_, err := io.WriteString(l.Stderr, notice+"\n")
+		_, err := l.Stderr.Write(appendEscaped(nil, []byte(notice+"\n")))
 		return err
 	}
 	return nil

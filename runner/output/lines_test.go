@@ -208,3 +208,29 @@ func BenchmarkSummary(b *testing.B) {
 		}
 	}
 }
+
+func TestLinesEscape(t *testing.T) {
+	for _, tt := range []struct {
+		escape, noLabels bool
+		want             string
+	}{
+		{false, false, "a^[: \x1b[2Jé\r\na^[: \x9b\n"},
+		{true, false, "a^[: ^[[2Jé\na^[: \\x9b\n"},
+		{true, true, "^[[2Jé\n\\x9b\n"},
+	} {
+		var out bytes.Buffer
+		l := &Lines{Stdout: &out, Stderr: &out, Escape: tt.escape, NoLabels: tt.noLabels, Quiet: true}
+		host := transport.Host{Name: "a\x1b"}
+		for _, data := range []string{"\x1b[2J\xc3", "\xa9\r", "\n\x9b"} { // pieces cut within a rune and a line's end
+			if err := l.Event(runner.Event{Kind: runner.Stdout, Host: host, Data: []byte(data)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Event(runner.Event{Kind: runner.Finish, Host: host, Result: &runner.Result{Outcome: runner.OK}}); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != tt.want {
+			t.Errorf("escape %v, no labels %v: %q, want %q", tt.escape, tt.noLabels, out.String(), tt.want)
+		}
+	}
+}
