@@ -11,6 +11,7 @@ import (
 // The text depends on the set alone, not on the order or the number of times the names come: items are sorted, and so are
 // the numbers in brackets, by value and then by width, as in foo[0,01,2,03]. Where several numbers vary, boxes are formed, as
 // in r[1-3]n[1-4]; this is done greedily, so the text is short but not always the shortest. IPv6 addresses are not folded.
+// A zero byte, which Parse gives no name but a damaged file may, is written as U+FFFD.
 func Fold(names iter.Seq[string]) string {
 	groups := map[string]*group{}
 	var key []byte
@@ -56,6 +57,7 @@ const mark = "\x00"
 // split appends the name with its runs of digits replaced by the mark to key, and the runs to nums. A run too long for a
 // number stays text, as do all of an IPv6 address, where digits and letters are one number.
 func split(name string, key []byte, nums []number) ([]byte, []number) {
+	name = strings.ReplaceAll(name, mark, "\ufffd")
 	if strings.IndexByte(name, ':') >= 0 {
 		return append(key, name...), nums
 	}

@@ -103,3 +103,11 @@ func BenchmarkFold(b *testing.B) {
 		})
 	}
 }
+
+// A name that no expression can hold, as a damaged file may, is shown all the same.
+func TestFoldZeroByte(t *testing.T) {
+	got := hostlist.Fold(slices.Values([]string{"a1", "a\x00", "\x00", "a2\x00"}))
+	if want := "a1,a2\ufffd,a\ufffd,\ufffd"; got != want {
+		t.Errorf("Fold = %q, want %q", got, want)
+	}
+}

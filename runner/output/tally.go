@@ -3,27 +3,76 @@ package output
 import (
 	"cmp"
 	"container/heap"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"multirsh/runner"
+	"multirsh/runner/hostlist"
 )
 
-// Tally counts how the hosts of a run end and how long they take. It keeps two durations for each host, and the names of the slowest.
+// Tally counts how the hosts of a run end and how long they take. Of each host it keeps two durations; and the names of those that were not
+// ok, that left a child running, and that were the slowest.
 type Tally struct {
 	Hosts    int
 	Outcomes map[runner.Outcome]int
+
+	failed   map[failure][]string
+	children map[ending][]string // hosts where a child was left running
+	texts    map[string]example  // the errors, by failure.kind
+	kinds    errorKinds
 
 	connect, run []time.Duration // of the hosts that accepted the command
 	slowest      slowest
 	first, last  time.Time
 }
 
-// maxStragglers is how many hosts can be told as stragglers by name.
-const maxStragglers = 1000
+// failure is how hosts were not ok: those with the same one are told together.
+type failure struct {
+	ending
+	kind string // of the error; "": none that has to be told
+}
 
-// host is how long one took to run the command.
+// example is an error in the words of the first host that had it.
+type example struct {
+	text  string
+	host  string
+	names bool // it names that host or an address, in whose place others have their own
+}
+
+const (
+	maxKinds      = 200  // kinds of errors that are told apart: a host may say anything
+	maxStragglers = 1000 // hosts that can be told as stragglers by name
+)
+
+// errorKinds tells errors apart by their texts, in which the host's own name and addresses do not count.
+type errorKinds struct {
+	norm  *normalizer
+	line  []byte
+	parts replacements
+}
+
+// of is the kind of a host's error and its text, "" for none; names tells whether it holds names.
+func (k *errorKinds) of(e runner.Event) (kind, text string, names bool) {
+	if e.Result.Err == nil {
+		return "", "", false
+	}
+	if k.norm == nil {
+		k.norm = newNormalizer(&Normalize{Host: true, IP: true})
+		k.parts = make(replacements, partRegexps)
+	}
+	text = sentence(e.Result.Err)
+	k.line = k.norm.appendLine(k.line[:0], []byte(text), hostNames(&e.Host), k.parts)
+	kind = strings.ReplaceAll(string(k.line), markOf[partIP], markOf[partHost]) // an address may be the host's name
+	return kind, text, kind != text
+}
+
+// otherErrors is the kind of those beyond maxKinds.
+const otherErrors = "\x00other"
+
+// taken is how long a host took to run the command.
 type taken struct {
 	name string
 	time time.Duration
@@ -45,31 +94,68 @@ func (s *slowest) Pop() any {
 
 func (t *Tally) add(e runner.Event) {
 	if t.first.IsZero() {
-		t.first = e.Time
+		t.first, t.last = e.Time, e.Time
 	}
-	t.last = e.Time
+	if e.Time.After(t.last) {
+		t.last = e.Time
+	}
 	if e.Kind != runner.Finish {
 		return
 	}
 	if t.Outcomes == nil {
 		t.Outcomes = map[runner.Outcome]int{}
+		t.failed, t.children, t.texts = map[failure][]string{}, map[ending][]string{}, map[string]example{}
 	}
 	r := e.Result
 	t.Hosts++
 	t.Outcomes[r.Outcome]++
-	if r.Running.IsZero() {
-		return
+	how := endingOf(r)
+	if r.Outcome != runner.OK {
+		f := failure{how, t.kind(e)}
+		t.failed[f] = append(t.failed[f], e.Host.Name)
 	}
-	t.connect = append(t.connect, max(0, r.Running.Sub(r.Started)))
-	ran := max(0, r.Ended.Sub(r.Running))
-	t.run = append(t.run, ran)
+	if r.Status.Background {
+		t.children[how] = append(t.children[how], e.Host.Name)
+	}
+	if !r.Running.IsZero() {
+		t.took(e.Host.Name, max(0, r.Running.Sub(r.Started)), max(0, r.Ended.Sub(r.Running)))
+	}
+}
+
+// kind is that of a host's error.
+func (t *Tally) kind(e runner.Event) string {
+	if stoppedWithRun(e.Result) {
+		return "" // the run's end is its reason
+	}
+	kind, text, names := t.kinds.of(e)
+	if _, known := t.texts[kind]; known || kind == "" {
+		return kind
+	}
+	if len(t.texts) >= maxKinds {
+		kind, text, names = otherErrors, "other errors", false
+	}
+	t.texts[kind] = example{text, e.Host.Name, names}
+	return kind
+}
+
+// took notes how long a host took.
+func (t *Tally) took(host string, connect, run time.Duration) {
+	t.connect = append(t.connect, connect)
+	t.run = append(t.run, run)
 	switch {
 	case len(t.slowest) < maxStragglers:
-		heap.Push(&t.slowest, taken{e.Host.Name, ran})
-	case ran > t.slowest[0].time:
-		t.slowest[0] = taken{e.Host.Name, ran}
+		heap.Push(&t.slowest, taken{host, run})
+	case run > t.slowest[0].time:
+		t.slowest[0] = taken{host, run}
 		heap.Fix(&t.slowest, 0)
 	}
+}
+
+// failures are the ways in which hosts were not ok, in the order of their showing: as the endings are, then the most hosts first.
+func (t *Tally) failures() []failure {
+	return slices.SortedFunc(maps.Keys(t.failed), func(a, b failure) int {
+		return cmp.Or(compareEndings(a.ending, b.ending), cmp.Compare(len(t.failed[b]), len(t.failed[a])), cmp.Compare(a.kind, b.kind))
+	})
 }
 
 // Elapsed is the time from the first event to the last.
@@ -95,22 +181,28 @@ func percentiles(d []time.Duration) (Percentiles, bool) {
 	return Percentiles{at(50), at(90), at(99), d[len(d)-1]}, true
 }
 
-// Stragglers are the hosts whose command ran more than three times as long as the median's, and a second longer at least, the slowest
-// first: their number and at most a thousand of their names.
+// Stragglers are the hosts whose command ran more than three times as long as the median's, and at least a second longer: their number, and
+// the names of the slowest of them, a thousand at most, the slowest first.
 func (t *Tally) Stragglers() (n int, names []string) {
-	run, ok := t.Run()
-	if !ok {
-		return 0, nil
-	}
-	limit := max(3*run.P50, run.P50+time.Second)
-	after, _ := slices.BinarySearch(t.run, limit+1)
-	n = len(t.run) - after
-	late := slices.DeleteFunc(slices.Clone(t.slowest), func(h taken) bool { return h.time <= limit })
-	slices.SortStableFunc(late, func(a, b taken) int { return cmp.Compare(b.time, a.time) })
+	n, late := t.stragglers()
 	for _, h := range late {
 		names = append(names, h.name)
 	}
 	return n, names
+}
+
+func (t *Tally) stragglers() (n int, late []taken) {
+	run, ok := t.Run()
+	if !ok {
+		return 0, nil
+	}
+	limit := max(3*run.P50+1, run.P50+time.Second) // the shortest time of one
+	before, _ := slices.BinarySearch(t.run, limit)
+	late = slices.DeleteFunc(slices.Clone(t.slowest), func(h taken) bool { return h.time < limit })
+	slices.SortStableFunc(late, func(a, b taken) int {
+		return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(a.name, b.name))
+	})
+	return len(t.run) - before, late
 }
 
 // appendFields appends the tally as the fields of a JSON object, without its braces: docs/json.md, summary.
@@ -151,7 +243,52 @@ func (t *Tally) appendFields(b []byte) []byte {
 		}
 		b = append(b, ']', '}')
 	}
+	for i, f := range t.failures() {
+		if i == 0 {
+			b = append(b, `,"failed":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = t.appendFailure(b, f)
+	}
+	if len(t.failed) > 0 {
+		b = append(b, ']')
+	}
+	if len(t.children) > 0 {
+		var names []string
+		for _, how := range slices.SortedFunc(maps.Keys(t.children), compareEndings) {
+			names = append(names, t.children[how]...)
+		}
+		b = append(appendGroup(append(b, `,"children":{`...), names), '}')
+	}
 	return b
+}
+
+// appendFailure appends hosts that ended alike, as an object.
+func (t *Tally) appendFailure(b []byte, f failure) []byte {
+	b = append(append(append(b, `{"outcome":"`...), f.outcome...), '"', ',')
+	switch f.outcome {
+	case runner.Exit:
+		b = append(strconv.AppendInt(append(b, `"code":`...), int64(f.code), 10), ',')
+	case runner.Signal:
+		b = append(appendString(append(b, `"signal":`...), f.detail), ',')
+	case runner.Timeout:
+		b = append(appendString(append(b, `"phase":`...), f.detail), ',')
+	}
+	if f.loose {
+		b = append(b, `"confirmed":false,`...)
+	}
+	b = appendGroup(b, t.failed[f])
+	if f.kind != "" {
+		b = appendString(append(b, `,"error":`...), t.texts[f.kind].text)
+	}
+	return append(b, '}')
+}
+
+// appendGroup appends the fields of a group of hosts.
+func appendGroup(b []byte, names []string) []byte {
+	b = strconv.AppendInt(append(b, `"hosts":`...), int64(len(names)), 10)
+	return appendString(append(b, `,"folded":`...), hostlist.Fold(slices.Values(names)))
 }
 
 func (p Percentiles) appendJSON(b []byte) []byte {
