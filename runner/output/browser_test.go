@@ -264,10 +264,10 @@ func TestReportScreenshots(t *testing.T) {
 	for _, hosts := range []int{300, 10_000} {
 		p := open(t, writeReport(t, fleetRecord(t, hosts)))
 		for _, look := range []struct {
-			name, scheme string
-			width        int64
-		}{{"light", "light", 1200}, {"dark", "dark", 1200}, {"narrow", "light", 390}} {
-			_, err := chromedp.Call(p.Context, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.scheme}}})
+			name, media, scheme string
+			width               int64
+		}{{"light", "", "light", 1200}, {"dark", "", "dark", 1200}, {"narrow", "", "light", 390}, {"print", "print", "dark", 800}} {
+			_, err := chromedp.Call(p.Context, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: look.media, Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.scheme}}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -321,7 +321,11 @@ func (r *report) groups(w *bufio.Writer, groups []*group, hosts [][]string) erro
 		if left > 0 {
 			note = fmt.Sprintf("%s of this output are left out here; they are in the record.", size(left))
 		}
-		if base != nil && g != base.base && g.bytes > 0 {
+		switch {
+		case base == nil || g.bytes == 0:
+		case g == base.base:
+			why = base.label
+		default:
 			if diff, why, err = r.diff(base, g); err != nil {
 				return err
 			}

@@ -15,9 +15,9 @@
     return node;
   };
 
-  // Each outcome has a colour and, for those who cannot tell these apart, a letter.
+  // Each outcome has a colour and, for those who cannot tell these apart, a letter; what is ok stays in the background.
   const looks = {
-    ok: ["#2f9e77", ""], exit: ["#c8500a", "x"], signal: ["#a3243f", "!"], timeout: ["#b07d00", "t"],
+    ok: ["var(--ok)", ""], exit: ["#c8500a", "x"], signal: ["#a3243f", "!"], timeout: ["#b07d00", "t"],
     refused: ["#6f52a3", "r"], unreachable: ["#5a5fc0", "u"], dns: ["#8a5a9e", "d"], hostkey: ["#b0317f", "k"], auth: ["#c04a90", "a"],
     protocol: ["#8f3b76", "p"], noports: ["#7a4b63", "n"], unknown: ["#4f5b66", "?"], cancelled: ["#7b858f", "c"], skipped: ["#9aa3ab", "-"],
   };
@@ -119,14 +119,14 @@
   // The grid: a canvas, whose cost hardly depends on the number of hosts.
   const grid = $("grid"), pen = grid.getContext("2d");
   const cell = [[1000, 18], [5000, 13], [20000, 10], [200000, 5]].find(([most]) => count <= most)?.[1] ?? 3;
-  let columns = 1, at = -1, ratio = 1;
+  let columns = 1, at = -1, fine = "";
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const drawCell = (i) => {
     const x = (i % columns) * cell, y = Math.floor(i / columns) * cell, gap = cell > 4 ? 1 : 0;
     pen.clearRect(x, y, cell, cell);
     pen.globalAlpha = shown[i] ? 1 : 0.13;
     const [colour, letter] = looks[outcomeOf(i)];
-    pen.fillStyle = colour;
+    pen.fillStyle = letter ? colour : fine;
     pen.fillRect(x, y, cell - gap, cell - gap);
     if (letter && cell >= 9) {
       pen.fillStyle = "#fff";
@@ -142,7 +142,7 @@
   function drawGrid() {
     columns = Math.max(1, Math.floor(grid.parentElement.clientWidth / cell));
     const width = Math.min(columns, Math.max(1, count)) * cell, height = Math.max(1, Math.ceil(count / columns)) * cell;
-    ratio = Math.min(window.devicePixelRatio || 1, 2, 16000 / height); // a canvas has a largest size
+    const ratio = Math.min(window.devicePixelRatio || 1, 2, 16000 / height); // a canvas has a largest size
     grid.width = width * ratio;
     grid.height = height * ratio;
     grid.style.width = width + "px";
@@ -151,8 +151,10 @@
     pen.font = "bold " + Math.round(cell * 0.75) + "px monospace";
     pen.textAlign = "center";
     pen.textBaseline = "middle";
+    fine = style("--ok");
     for (let i = 0; i < count; i++) drawCell(i);
   }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawGrid);
   const point = (i, pinned) => {
     if (i < 0 || i >= count || i === at) return;
     const before = at;
@@ -350,7 +352,7 @@
     ["ended", (a, b) => data.ending[a] - data.ending[b] || a - b, (i) => make("td", { className: "how" }, chip(outcomeOf(i)), " " + endingOf(i))],
     ["accepted after", (a, b) => data.connect[a] - data.connect[b] || a - b, (i) => make("td", { className: "number", textContent: seconds(data.connect[i]) })],
     ["ran", (a, b) => data.run[a] - data.run[b] || a - b, (i) => make("td", { className: "number", textContent: seconds(data.run[i]) })],
-    ["error", byText((i) => (data.error[i] < 0 ? "" : data.errors[data.error[i]])), (i) => make("td", { textContent: data.error[i] < 0 ? "" : data.errors[data.error[i]] })],
+    ["error", byText((i) => (data.error[i] < 0 ? "" : data.errors[data.error[i]])), (i) => make("td", { className: "error", textContent: data.error[i] < 0 ? "" : data.errors[data.error[i]] })],
   ];
   const heads = columnsOf.map(([name], c) => {
     const button = make("button", { type: "button", textContent: name });
