@@ -148,7 +148,8 @@ type UnknownKey struct {
 }
 
 // UnknownHostKeys asks the hosts that no file knows for their keys, at most fanout at once, without a login. Hosts that do not answer are
-// left out, and so are those whose key is revoked: the run will say why, with the policy Ask without another try. Of hosts behind a jump host that is unknown itself the jump host is returned; ask again when it has been accepted.
+// left out, and so are those whose key is revoked: the run will say why, with the policy Ask without another try. Of hosts behind a jump
+// host that is unknown itself the jump host is returned; ask again when it has been accepted.
 func (t *Transport) UnknownHostKeys(ctx context.Context, hosts iter.Seq[transport.Host], fanout int) ([]UnknownKey, error) {
 	t.init()
 	var (
