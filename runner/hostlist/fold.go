@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Fold writes names, which are such as Parse lets pass, as one short expression that Parse reads back as the same set: node[001-003,007].
+// Fold writes names, which are such as Parse lets pass, as one short expression that names the same set: node[001-003,007].
 // The text depends on the set alone, not on the order or the number of times the names come: items are sorted, and so are
 // the numbers in brackets, by value and then by width, as in foo[0,01,2,03]. Where several numbers vary, boxes are formed that
 // have no name in common, as in r[1-3]n[1-4]; the text is short but not always the shortest. Steps, as in n[0-8/2], are not
@@ -171,8 +171,8 @@ func (x *folded) String() string {
 // search looks for a short way to write the names of one shape as boxes: products of sets of numbers, one set for each run of
 // digits, which are the dimensions. It begins with a box for each name. Boxes that differ in one dimension alone are merged,
 //
-//	r1n1,r1n2,r2n1,r2n2,r2n3  →  r1n[1-2],r2n[1-3]     in the last dimension
-//	                          →  r[1-2]n1,r[1-2]n2,r2n3  →  r[1-2]n[1-2],r2n3     in the first, then in the last
+//	r1n1,r2n1,r2n2,r3n1,r3n2,r4n2  →  r1n1,r2n[1-2],r3n[1-2],r4n2  →  r1n1,r[2-3]n[1-2],r4n2     the last dimension, then the first
+//	                               →  r[1-3]n1,r[2-4]n2                                           the first dimension
 //
 // and which dimension comes first decides which boxes come out, so several orders are tried, and the shortest text is kept.
 type search struct {
