@@ -1,0 +1,107 @@
+package groups
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// command is a program to run for its output.
+type command struct {
+	args []string
+	show string // what errors call it; empty: the arguments
+	env  []string
+	dir  string
+}
+
+const (
+	linger    = time.Second // that a child of a command which has ended may keep its output open
+	maxStderr = 4 << 10     // of what a command says on standard error, the end
+)
+
+var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxText)
+
+// runCommand returns what a command prints. It reads nothing, and is in a process group of its own, which is killed when ctx ends or its output is
+// too much. The error names the command, why, and the last line that it wrote to standard error; it wraps the *exec.ExitError.
+func runCommand(ctx context.Context, c command) (string, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	out, errs := &limited{stop: stop}, &tail{}
+	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
+	cmd.Stdout, cmd.Stderr = out, errs
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Dir = c.dir
+	cmd.WaitDelay = linger
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	kill := func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = kill
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		kill() // a child of it has the output open still, and so the group is there
+		err = nil
+	}
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = cause
+		if errors.Is(cause, context.DeadlineExceeded) {
+			err = fmt.Errorf("it was not done in time: %w", cause)
+		}
+	}
+	show := quoteCommand(cmp.Or(c.show, strings.Join(c.args, " ")))
+	if err != nil {
+		if said := errs.lastLine(); said != "" {
+			return "", fmt.Errorf("%s: %w: %s", show, err, said)
+		}
+		return "", fmt.Errorf("%s: %w", show, err)
+	}
+	text := out.String()
+	if at, why := notText(text); why != "" {
+		return "", fmt.Errorf("%s: line %d of what it printed: %s", show, 1+strings.Count(text[:at], "\n"), why)
+	}
+	return text, nil
+}
+
+func quoteCommand(text string) string {
+	return quote(strings.Join(strings.Fields(text), " "))
+}
+
+// limited keeps at most maxText bytes, and stops the command at more.
+type limited struct {
+	bytes.Buffer
+	stop context.CancelCauseFunc
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.Len()+len(p) > maxText {
+		l.stop(errTooMuch)
+		return 0, errTooMuch
+	}
+	return l.Buffer.Write(p)
+}
+
+// tail keeps the last bytes.
+type tail struct{ data []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.data = append(t.data, p...)
+	if over := len(t.data) - maxStderr; over > 0 {
+		t.data = append(t.data[:0], t.data[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) lastLine() string {
+	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(t.data), "?")), "\n")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(lines[len(lines)-1]))
+}
