@@ -285,12 +285,15 @@ func (s *search) try(b boxes) {
 			s.try(m)
 		}
 	}
-	if done {
+	switch {
+	case done && s.budget < 0:
 		s.finish(b)
+	case done:
+		s.keep(b)
 	}
 }
 
-// finish merges in one dimension after the other until nothing is left to merge, and keeps the result if it is the shortest.
+// finish merges in one dimension after the other until nothing is left to merge.
 func (s *search) finish(b boxes) {
 	for idle, i := 0, 0; idle < len(s.varying); i = (i + 1) % len(s.varying) {
 		n := b.len()
@@ -300,6 +303,11 @@ func (s *search) finish(b boxes) {
 			idle = 1
 		}
 	}
+	s.keep(b)
+}
+
+// keep keeps the boxes if their text is the shortest.
+func (s *search) keep(b boxes) {
 	n := b.len() * (len(strings.Join(s.lits, "")) + len(","))
 	for _, id := range b.ids {
 		n += s.width[id]
@@ -428,21 +436,24 @@ func (s *search) absorbed(i int) bool {
 		if s.budget < 0 {
 			return false
 		}
-		takers = slices.DeleteFunc(takers, func(t taker) bool { return !within(t.piece, left) })
 		slices.SortStableFunc(takers, func(a, b taker) int { return len(b.piece) - len(a.piece) })
-		ids := slices.Clone(s.best.ids)
-		for _, t := range takers {
+		takers = slices.DeleteFunc(takers, func(t taker) bool {
 			if len(left) == 0 || !within(t.piece, left) {
-				continue
+				return true
 			}
 			left = without(left, t.piece)
-			grown := &ids[t.box*s.dims()+t.d]
-			nums := slices.Concat(s.set(*grown), s.set(box[t.d]))
-			slices.Sort(nums)
-			*grown = s.id(nums...)
-		}
+			return false
+		})
 		if len(left) > 0 {
 			continue
+		}
+		ids := slices.Clone(s.best.ids)
+		for _, t := range takers {
+			grown := &ids[t.box*s.dims()+t.d]
+			nums := slices.Concat(s.set(*grown), s.set(box[t.d]))
+			s.budget -= len(nums)
+			slices.Sort(nums)
+			*grown = s.id(nums...)
 		}
 		before := s.bestLen
 		if s.finish(s.boxes(slices.Delete(ids, i*s.dims(), (i+1)*s.dims()))); s.bestLen < before {
