@@ -41,7 +41,7 @@ type config struct {
 
 	sh, tty, forwardAgent, legacy bool
 
-	given map[string]string // what to call an option that is not for all transports, by its long name, if it is on the command line
+	given map[string]string // what to call an option that is on the command line, by its long name
 
 	action string // help, man or version: say that and end; then nothing above is set
 	topic  string // the first word then
@@ -55,6 +55,7 @@ type choice struct {
 	inventory []string // hosts files to choose from where there is no hostsFile; nil: those that are usually there
 	pick      int      // so many of them, at random; 0: all
 	dup       bool
+	bare      bool // --config none: nothing that is usually there is looked for
 	files     []*configFile
 }
 
@@ -142,7 +143,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		given: map[string]string{},
 	}
 	for _, o := range a.line.options {
-		if as := a.origin[o.name]; o.only != "" && strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
+		if as := a.origin[o.name]; strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
 			c.given[o.name] = as
 		}
 	}
@@ -173,6 +174,7 @@ func (a *arguments) choice(ctx *cli.Context, files []*configFile) (choice, error
 		hostsFile: ctx.String("hosts-file"),
 		inventory: ctx.StringSlice("inventory"),
 		dup:       ctx.Bool("dup"),
+		bare:      ctx.String("config") == "none",
 		files:     files,
 	}
 	// In their order, since an expression may take from what stands before it.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"multirsh/runner/inventory"
 )
 
 // configFile is what a configuration file says: defaults for options, settings for hosts, and where groups come from.
@@ -45,15 +47,7 @@ type fileOption struct {
 // fileHosts are the settings of a [[hosts]].
 type fileHosts struct {
 	place, match string
-	set          hostSettings
-}
-
-type hostSettings struct {
-	Transport, User string
-	Port            uint16
-	Addr, Jump      string
-	Labels          map[string]string
-	Fanout          int
+	set          inventory.Settings
 }
 
 // fileGroups is [groups].
@@ -452,8 +446,8 @@ func (r *configReader) sources(e *entry) error {
 		if e.tables == nil || e.many {
 			return r.errorf(e.line, "write each source as a section, as [groups.source.%s]", e.key)
 		}
-		if !sourceName.MatchString(e.key) || e.key == sectionsName {
-			return r.errorf(e.line, "%q is no name for a source: letters, digits, '_' and '-', and not %q, which are the sections of the hosts files", e.key, sectionsName)
+		if !sourceName.MatchString(e.key) || e.key == inventory.SectionsSource {
+			return r.errorf(e.line, "%q is no name for a source: letters, digits, '_' and '-', and not %q, which are the sections of the hosts files", e.key, inventory.SectionsSource)
 		}
 		if err := r.source(e.key, e.tables[0]); err != nil {
 			return err
