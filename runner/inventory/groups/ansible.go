@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -144,11 +145,13 @@ func isSection(words []string) bool {
 	return !isRange
 }
 
+// hostPort is a host, in which colons stand only within brackets, and its port.
+var hostPort = regexp.MustCompile(`^((?:[^:\[\]]|\[[^\]]*\])+):(\d+)$`)
+
 func (a *ansible) hostLine(g *ansibleGroup, words []string, line int) error {
 	pattern, port := words[0], ""
-	if at := strings.LastIndexByte(pattern, ':'); at > 0 && at > strings.LastIndexByte(pattern, ']') && digits(pattern[at+1:]) &&
-		(strings.Count(pattern[:at], ":") == 0 || strings.IndexByte(pattern, ']') == at-1 || strings.Contains(pattern, "[")) {
-		pattern, port = pattern[:at], pattern[at+1:]
+	if m := hostPort.FindStringSubmatch(pattern); m != nil {
+		pattern, port = m[1], m[2]
 	}
 	texts, err := ranges(pattern)
 	if err != nil {

@@ -1,7 +1,6 @@
 package groups
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -60,7 +59,7 @@ func runCommand(ctx context.Context, c command) (string, error) {
 		}
 		return "", fmt.Errorf("%s: %w", show, err)
 	}
-	text := out.String()
+	text := string(out.data)
 	if at, why := notText(text); why != "" {
 		return "", fmt.Errorf("%s: line %d of what it printed: %s", show, 1+strings.Count(text[:at], "\n"), why)
 	}
@@ -73,16 +72,17 @@ func quoteCommand(text string) string {
 
 // limited keeps at most maxText bytes, and stops the command at more.
 type limited struct {
-	bytes.Buffer
+	data []byte
 	stop context.CancelCauseFunc
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > maxText {
+	if len(l.data)+len(p) > maxText {
 		l.stop(errTooMuch)
 		return 0, errTooMuch
 	}
-	return l.Buffer.Write(p)
+	l.data = append(l.data, p...)
+	return len(p), nil
 }
 
 // tail keeps the last bytes.

@@ -13,8 +13,6 @@ type node struct {
 	budget *int // of places that may still be looked at, which is what stops a file whose aliases multiply
 }
 
-const maxPlaces = 4_000_000
-
 func readYAML(path string) (node, error) {
 	text, err := readText(path)
 	if err != nil {
@@ -24,7 +22,7 @@ func readYAML(path string) (node, error) {
 	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
 		return node{}, fmt.Errorf("%s: %w", path, err)
 	}
-	budget := maxPlaces
+	budget := 1000 + 2*len(text) // without aliases every place has a byte of its own
 	n := node{&document, path, &budget}
 	if document.Kind == yaml.DocumentNode {
 		n.Node = document.Content[0]
@@ -39,7 +37,7 @@ func (n node) errorf(format string, args ...any) error {
 // at is a place below n.
 func (n node) at(below *yaml.Node) (node, error) {
 	if *n.budget--; *n.budget < 0 {
-		return n, n.errorf("the aliases of this file multiply to more than %d entries", maxPlaces)
+		return n, n.errorf("the aliases of this file multiply to more entries than it has bytes")
 	}
 	for below.Kind == yaml.AliasNode {
 		below = below.Alias
