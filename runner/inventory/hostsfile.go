@@ -59,7 +59,7 @@ type part struct {
 	expr    *hostlist.Expr // nil: there are plain names alone
 	name    string         // where it is one host: that
 	hosts   *hostlist.List // nil: the expression has not been evaluated
-	plain   gathered
+	plain   *gathered      // hosts of lines that set nothing
 	set     []setting
 	targets []hostlist.Target
 	child   bool // a line of [group:children]
@@ -133,6 +133,7 @@ type reader struct {
 	names    []string // and as errors name them
 	section  *node    // the one that lines belong to now; nil: none
 	children bool     // the lines name groups
+	words    []string // of the line
 	last     *part    // where hosts go that no setting is for; nil: a new one
 }
 
@@ -284,7 +285,8 @@ func (r *reader) text(text string) error {
 	if strings.IndexByte(text, '\r') >= 0 {
 		return fail("there is a carriage return inside this line: end lines with LF or CRLF")
 	}
-	hosts, words := cut(text)
+	hosts, words := cut(text, r.words[:0])
+	r.words = words
 	if name, is := directive(hosts, text); is {
 		return r.include(name)
 	}
@@ -317,8 +319,9 @@ func (r *reader) text(text string) error {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// cut takes a line apart: the expression without blanks around it, and the words from the first that is a setting.
-func cut(text string) (expr string, settings []string) {
+// cut takes a line apart: the expression without blanks around it, and the words from the first that is a setting, which it appends
+// to settings.
+func cut(text string, settings []string) (expr string, _ []string) {
 	hosts := -1 // where they end
 	for i := 0; i < len(text); {
 		if isBlank(text[i]) {
@@ -494,7 +497,7 @@ func (r *reader) hosts(text string, words []string) error {
 // plain is the part for hosts of lines that set nothing.
 func (r *reader) plain() *part {
 	if r.last == nil {
-		p := &part{at: r.at()}
+		p := &part{at: r.at(), plain: new(gathered)}
 		r.add(p)
 		r.last = p
 	}

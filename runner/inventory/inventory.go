@@ -101,8 +101,6 @@ type Inventory struct {
 
 	stale                  bool // the layers are
 	lines, sections, below *layer
-
-	old old
 }
 
 // match is a [[hosts]] of the configuration.
@@ -282,6 +280,7 @@ func (q *query) settle() error {
 	var err error
 	var lines, sections []claim
 	for _, b := range q.books {
+		lines = slices.Grow(lines, len(b.all.parts))
 		for _, p := range b.all.parts {
 			if len(p.set) > 0 {
 				lines = append(lines, claim{at: p.at, name: p.name, hosts: p.hosts, set: p.set})
