@@ -353,6 +353,7 @@ func hostVanishesClose(t *testing.T, b *bench) {
 func rshdDies(t *testing.T, b *bench) {
 	l := b.begin(transport.Command{Line: "exec 2>&-; echo up; sleep 1000; exit 0"})
 	l.Stdout.Await(t, "up")
+	b.h.AwaitProcesses(t, "sleep", 1)
 	n, err := b.h.Kill("in.rshd", syscall.SIGKILL)
 	if relays := b.h.Daemon == rig.Netkit; err != nil || (n == 1) != relays {
 		t.Fatalf("%d processes of rshd: %v", n, err)
@@ -372,6 +373,7 @@ func rshdDies(t *testing.T, b *bench) {
 func shellDies(t *testing.T, b *bench) {
 	l := b.begin(transport.Command{Line: "echo up; exec sleep 1000"})
 	l.Stdout.Await(t, "up")
+	b.h.AwaitProcesses(t, "sleep", 1)
 	if n, err := b.h.Kill("sh", syscall.SIGKILL); err != nil || n == 0 {
 		t.Fatalf("%d shells: %v", n, err)
 	}
