@@ -34,7 +34,7 @@ cache_time = 60
 `,
 	"groups":               "web:web[1-4]\ndb:db1,db2\nall:web[1-4],db[1-2]\n",
 	"groups.conf.d/x.conf": "[extra]\nmap: echo extra-$GROUP $$HOME ${GROUP}x\n",
-	"groups.d/site.yaml":   "roles:\n  adm: 'example0'\n  new: [ 'n[1-2]', 'n9' ]\n  none:\n  all: 'example[0-9]'\nnumbers:\n  '5': 7\n",
+	"groups.d/site.yaml":   "roles:\n  adm: 'example0'\n  new: [ 'n[1-2]', 'n9' ]\n  none:\n  all: 'example[0-9]'\nnumbers:\n  '5': '7'\n",
 	"groups.d/more.txt":    "\x00",
 }
 
