@@ -28,7 +28,7 @@ list: sed -n 's/^\([0-9A-Za-z_-]*\):.*/\1/p' $CFGDIR/groups
 [rack,row]
 map = echo $SOURCE-$GROUP-[1-2]
 list = echo a
-      b
+      echo b
 reverse = [ $NODE = rack-a-1 ] && echo a
 cache_time = 60
 `,
