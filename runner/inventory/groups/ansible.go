@@ -280,9 +280,18 @@ func (a *ansible) table() (*table, error) {
 		}
 		all = append(all, g.hosts...)
 	}
+	if g := a.groups["ungrouped"]; g != nil { // which has the hosts that no other group has
+		grouped := map[string]bool{}
+		for name, other := range a.groups {
+			for _, text := range other.hosts {
+				grouped[text] = grouped[text] || name != "ungrouped" && name != "all"
+			}
+		}
+		g.hosts = slices.DeleteFunc(g.hosts, func(text string) bool { return grouped[text] })
+	}
 	for _, name := range a.order {
 		g := a.groups[name]
-		if name == "all" || name == "ungrouped" && g.hosts == nil {
+		if name == "all" || name == "ungrouped" && len(g.hosts) == 0 {
 			continue
 		}
 		texts := slices.Clone(g.hosts)
@@ -432,7 +441,7 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// shellWords splits a line as Ansible does: at blanks, with quotes, to a '#' at the begin of a word.
+// shellWords splits a line as Ansible does: at blanks, with quotes, to a '#' outside of these.
 func shellWords(line string) ([]string, error) {
 	var words []string
 	var word strings.Builder
@@ -447,7 +456,10 @@ func shellWords(line string) ([]string, error) {
 			}
 		case r == '"' || r == '\'':
 			quoted, began = r, true
-		case r == '#' && !began:
+		case r == '#':
+			if began {
+				words = append(words, word.String())
+			}
 			return words, nil
 		case r == ' ' || r == '\t':
 			if began {

@@ -95,6 +95,7 @@ badwolf.example.com:5309
 www[01:50].example.com
 www[1:9:2]-test ansible_user=ops
 db-[a:d]
+h#1
 
 [site:children]
 web
@@ -150,20 +151,20 @@ login: node2,node3
 more: web[3-4]
 web: web1 web2 web[3-4]
 `},
-		{"ansible", Ansible(dir + "/inventory"), `ungrouped: mail.example.com badwolf.example.com [2001:db8::1] 2001:db8::2
-web: www[01-50].example.com www[1-9/2]-test db-a db-b db-c db-d
+		{"ansible", Ansible(dir + "/inventory"), `ungrouped: badwolf.example.com [2001:db8::1] 2001:db8::2
+web: www[01-50].example.com www[1-9/2]-test db-a db-b db-c db-d h
 site: @web @mail-servers
 mail-servers: mail.example.com [01-02]-rack
-all: mail.example.com badwolf.example.com [2001:db8::1] 2001:db8::2 www[01-50].example.com www[1-9/2]-test db-a db-b db-c db-d mail.example.com [01-02]-rack
-* mail.example.com badwolf.example.com [2001:db8::1] 2001:db8::2 www[01-50].example.com www[1-9/2]-test db-a db-b db-c db-d mail.example.com [01-02]-rack
+all: mail.example.com badwolf.example.com [2001:db8::1] 2001:db8::2 www[01-50].example.com www[1-9/2]-test db-a db-b db-c db-d h mail.example.com [01-02]-rack
+* mail.example.com badwolf.example.com [2001:db8::1] 2001:db8::2 www[01-50].example.com www[1-9/2]-test db-a db-b db-c db-d h mail.example.com [01-02]-rack
 mail.example.com port=5555 inventory:2
 mail.example.com addr=192.0.2.50 inventory:2
 badwolf.example.com port=5309 inventory:4
 [2001:db8::1] port=22 inventory:5
 www[1-9/2]-test user=ops inventory:10
-@web user=web inventory:20
-@site user=site ops inventory:17
-@all port=2222 inventory:22
+@web user=web inventory:21
+@site user=site ops inventory:18
+@all port=2222 inventory:23
 `},
 		{"ansible, YAML", Ansible(dir + "/inventory.yml"), `web: www[01-50].example.com db1
 site: @web @lab
