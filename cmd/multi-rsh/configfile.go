@@ -347,8 +347,9 @@ func (r *configReader) hostTables(e *entry) error {
 	if !e.many {
 		return r.errorf(e.line, "there may be several of these; write [[hosts]], with two brackets")
 	}
-	for _, t := range e.tables {
-		h := fileHosts{place: r.place(t.line)}
+	before := ""
+	for i, t := range e.tables {
+		var h fileHosts
 		for _, e := range t.entries {
 			if err := r.hostKey(&h, e); err != nil {
 				return err
@@ -357,6 +358,11 @@ func (r *configReader) hostTables(e *entry) error {
 		if h.match == "" {
 			return r.errorf(t.line, `this [[hosts]] says of no host that it is meant; add match = "@rack1" or the like`)
 		}
+		place := h.place
+		if place == before { // as those of inline tables can be; a fan-out goes by its place
+			h.place = fmt.Sprintf("%s, table %d", place, i+1)
+		}
+		before = place
 		r.hosts = append(r.hosts, h)
 	}
 	return nil
@@ -365,6 +371,7 @@ func (r *configReader) hostTables(e *entry) error {
 func (r *configReader) hostKey(h *fileHosts, e *entry) (err error) {
 	switch e.key {
 	case "match":
+		h.place = r.place(e.line)
 		h.match, err = r.str(e)
 	case "transport":
 		if h.set.Transport, err = r.str(e); err == nil && !slices.Contains(transportNames, h.set.Transport) {

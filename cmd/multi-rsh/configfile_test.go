@@ -183,6 +183,25 @@ func TestConfigRefuses(t *testing.T) {
 	}
 }
 
+// The places of [[hosts]] are those of their matches, and no two are the same.
+func TestConfigPlaces(t *testing.T) {
+	_, name := writeConfig(t, "[[hosts]]\n\nmatch = 'a'\n[[hosts]]\nuser = 'x'\nmatch = 'b'\n")
+	_, inline := writeConfig(t, "\nhosts = [{match = 'a'}, {match = 'b'}, {match = 'c'}]\n")
+	var got []string
+	for _, name := range []string{name, inline} {
+		f, err := readConfig(name, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range f.hosts {
+			got = append(got, strings.ReplaceAll(h.place, name, "CONFIG")+" "+h.match)
+		}
+	}
+	if diff := cmp.Diff([]string{"CONFIG:3 a", "CONFIG:6 b", "CONFIG:2 a", "CONFIG:2, table 2 b", "CONFIG:2, table 3 c"}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // Whoever may write to the file could have us run anything.
 func TestConfigOfOthers(t *testing.T) {
 	environment, name := writeConfig(t, "fanout = 3\n")
