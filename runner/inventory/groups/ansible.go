@@ -280,18 +280,26 @@ func (a *ansible) table() (*table, error) {
 		}
 		all = append(all, g.hosts...)
 	}
-	if g := a.groups["ungrouped"]; g != nil { // which has the hosts that no other group has
-		grouped := map[string]bool{}
-		for name, other := range a.groups {
-			for _, text := range other.hosts {
-				grouped[text] = grouped[text] || name != "ungrouped" && name != "all"
+	grouped := map[string]bool{}
+	var loose []string
+	for name, g := range a.groups {
+		if name != "all" && name != "ungrouped" {
+			for _, text := range g.hosts {
+				grouped[text] = true
 			}
 		}
-		g.hosts = slices.DeleteFunc(g.hosts, func(text string) bool { return grouped[text] })
+	}
+	for _, name := range [...]string{"all", "ungrouped"} {
+		if g := a.groups[name]; g != nil {
+			loose = append(loose, slices.DeleteFunc(slices.Clone(g.hosts), func(text string) bool { return grouped[text] })...)
+		}
+	}
+	if len(loose) > 0 {
+		t.add("ungrouped", strings.Join(loose, "\n"))
 	}
 	for _, name := range a.order {
 		g := a.groups[name]
-		if name == "all" || name == "ungrouped" && len(g.hosts) == 0 {
+		if name == "all" || name == "ungrouped" {
 			continue
 		}
 		texts := slices.Clone(g.hosts)

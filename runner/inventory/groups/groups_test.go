@@ -166,7 +166,8 @@ www[1-9/2]-test user=ops inventory:10
 @site user=site ops inventory:18
 @all port=2222 inventory:23
 `},
-		{"ansible, YAML", Ansible(dir + "/inventory.yml"), `web: www[01-50].example.com db1
+		{"ansible, YAML", Ansible(dir + "/inventory.yml"), `ungrouped: mail.example.com
+web: www[01-50].example.com db1
 site: @web @lab
 lab: lab1
 all: mail.example.com www[01-50].example.com db1 lab1
