@@ -617,16 +617,16 @@ func (p *parser) group(t *term) error {
 	start := p.pos
 	source := ""
 	for {
+		if p.peek() == '*' {
+			p.pos++
+			t.ref = &outside{groups: []GroupRef{{source, "*"}}}
+			return nil
+		}
 		pieces, err := p.pieces(p.groupRune, "")
 		if err != nil {
 			return err
 		}
-		switch {
-		case pieces == nil && p.peek() == '*':
-			p.pos++
-			t.ref = &outside{groups: []GroupRef{{source, "*"}}}
-			return nil
-		case pieces == nil:
+		if pieces == nil {
 			return p.fail(p.pos, "expected the name of a group, found %s", p.found())
 		}
 		if p.peek() == ':' && !isPort(p.word()[1:]) && source == "" && len(pieces) == 1 && pieces[0].spans == nil {
@@ -649,15 +649,19 @@ func (p *parser) group(t *term) error {
 func (p *parser) groupRune() error {
 	r, n := utf8.DecodeRuneInString(p.expr[p.pos:])
 	switch {
-	case inName(r) || r == '+' || r == '/':
+	case inName(r) || r == '+' || r == '/' || r == '=':
 		p.pos += n
 		return nil
 	case r == '*':
-		return p.fail(p.pos, "'*' stands alone, for all hosts: @* or @source:*")
+		return p.loneStar(p.pos)
 	case r < utf8.RuneSelf && unicode.IsPrint(r):
-		return p.fail(p.pos, "'%c' cannot be part of a group's name: expected letters, digits, '.', '_', '-', '/', '+' or '['", r)
+		return p.fail(p.pos, "'%c' cannot be part of a group's name: expected letters, digits, '.', '_', '-', '/', '+', '=' or '['", r)
 	}
 	return p.stray()
+}
+
+func (p *parser) loneStar(off int) error {
+	return p.fail(off, "'*' stands alone, for all hosts: @* or @source:*")
 }
 
 // texts iterates over the texts that pieces make.
