@@ -115,18 +115,48 @@ func TestManualRenders(t *testing.T) {
 	}
 }
 
-// The configuration in the manual is one.
-func TestManualConfiguration(t *testing.T) {
-	_, text, found := strings.Cut(section(t, "CONFIGURATION"), "\n.Bd -literal -offset indent\n")
+// example writes the file that a section of the manual shows.
+func example(t testing.TB, heading, name string) string {
+	t.Helper()
+	_, text, found := strings.Cut(section(t, heading), "\n.Bd -literal -offset indent\n")
 	text, _, ended := strings.Cut(text, "\n.Ed\n")
 	if !found || !ended {
-		t.Fatal("the manual has no example of a configuration")
+		t.Fatalf("the manual shows no file in %s", heading)
 	}
-	name := filepath.Join(t.TempDir(), "config.toml")
+	name = filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(name, []byte(strings.ReplaceAll(text, `\e`, `\`)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := readConfig(name, "/home/ops")
+	return name
+}
+
+// The hosts file in the manual is one.
+func TestManualHostsFile(t *testing.T) {
+	name := example(t, "HOSTS FILES", "hosts")
+	included := filepath.Join(filepath.Dir(name), "hosts.d")
+	if err := os.Mkdir(included, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(included, "more"), []byte("more[1-2]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := testEnv(nil, "-l", name, "true")
+	c, err := e.configure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := e.selectHosts(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hosts.count != 28 || !hosts.by["ssh"] || !hosts.by["rsh"] {
+		t.Errorf("%d hosts, by %v", hosts.count, hosts.by)
+	}
+}
+
+// The configuration in the manual is one.
+func TestManualConfiguration(t *testing.T) {
+	f, err := readConfig(example(t, "CONFIGURATION", "config.toml"), "/home/ops")
 	if err != nil {
 		t.Fatal(err)
 	}
