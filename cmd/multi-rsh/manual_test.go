@@ -90,8 +90,13 @@ func TestManualExitStatus(t *testing.T) {
 	}
 }
 
-// The page is free of warnings in both of the renderers that systems have.
+// The pages are free of warnings in both of the renderers that systems have.
 func TestManualRenders(t *testing.T) {
+	t.Run("multi-rsh.1", func(t *testing.T) { checkRenders(t, manual) })
+	t.Run("multi-rsh-hosts.1", func(t *testing.T) { checkRenders(t, hostsManual) })
+}
+
+func checkRenders(t *testing.T, page []byte) {
 	renderers := [][]string{{"mandoc", "-Tlint", "-Wwarning"}, {"groff", "-mdoc", "-ww", "-z", "-Tutf8"}}
 	missing := 0
 	for _, renderer := range renderers {
@@ -100,7 +105,7 @@ func TestManualRenders(t *testing.T) {
 			continue
 		}
 		cmd := exec.Command(renderer[0], renderer[1:]...)
-		cmd.Stdin = bytes.NewReader(manual)
+		cmd.Stdin = bytes.NewReader(page)
 		said, err := cmd.CombinedOutput()
 		// mandoc's own database may be out of date: that says nothing about the page.
 		complaints := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(said)), "\n"), func(line string) bool {
