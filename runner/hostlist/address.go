@@ -40,13 +40,13 @@ func (p *parser) address(t *term, word string) (is bool, err error) {
 	start := p.pos
 	if before, after, ok := strings.Cut(word, "/"); ok {
 		if addr, err := netip.ParseAddr(before); err == nil && addr.Is4() {
-			digits := len(after) - len(strings.TrimLeft(after, "0123456789"))
-			length, err := strconv.Atoi(after[:digits])
+			after, _, _ = strings.Cut(after, ":")
+			length, err := strconv.ParseUint(after, 10, 8)
 			if err != nil || length > 32 {
 				return true, p.fail(p.pos+len(before)+1, "expected the length of the prefix, a number from 0 to 32")
 			}
-			p.pos += len(before) + 1 + digits
-			return true, p.network4(t, start, addr, length)
+			p.pos += len(before) + 1 + len(after)
+			return true, p.network4(t, start, addr, int(length))
 		}
 	}
 	if i := strings.IndexByte(word, ']'); i >= 0 && word[0] == '[' {

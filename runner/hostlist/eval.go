@@ -1,7 +1,6 @@
 package hostlist
 
 import (
-	"iter"
 	"slices"
 	"strings"
 )
@@ -387,8 +386,8 @@ func (ev *evaluation) targets() ([]Target, error) {
 		for name := range t.Hosts.All() {
 			for j := range index.Lookup(name) {
 				if o := targets[j]; o.Transport != t.Transport || o.User != t.User || o.Port != t.Port {
-					return nil, ev.expr.fail(t.Offset, "%s has two different targets, %s and %s: leave one out, or name the same host twice in a hosts file, with addr=",
-						name, ev.text(o), ev.text(t))
+					return nil, ev.expr.fail(t.Offset, "%s has two different targets, %s and %s: leave one out, or give the host a second name in a hosts file, as in NAME addr=%s",
+						name, ev.text(o), ev.text(t), name)
 				}
 			}
 		}
@@ -406,5 +405,3 @@ func (ev *evaluation) text(t Target) string {
 	}
 	return ""
 }
-
-var _ iter.Seq[int]

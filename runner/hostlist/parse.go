@@ -361,7 +361,7 @@ func (p *parser) reaching() (reaching, error) {
 		return to, nil
 	}
 	if before, after, ok := strings.Cut(word, ":"); ok && before != "" && isWord(before) && !isPort(after) {
-		if after != "" && after[0] == ':' {
+		if _, _, ok := ipv6(after); !ok && after[0] == ':' {
 			p.pos += len(before)
 			return to, p.noIPv6()
 		}

@@ -152,6 +152,9 @@ type part struct {
 // whole stands for the place of a first part where all of a span is in the result as it is.
 const whole = -1
 
+// crowded is how many mentions of one number are too many to go through them all. (Tests lower it.)
+var crowded = 32
+
 // level is the work on one coordinate.
 type level struct {
 	cuts, spare, cluster []cut
@@ -185,11 +188,14 @@ func (t *timeline) decide(k int, refs []ref, out []fate) {
 		t.levels[k] = l
 		return
 	}
-	l.base, l.cuts, l.parts = l.base[:0], l.cuts[:0], l.parts[:0]
+	l.base, l.parts = l.base[:0], l.parts[:0]
 	n := 0
-	for i, r := range refs {
+	for _, r := range refs {
 		l.base = append(l.base, int32(n))
 		n += len(r.node.spans)
+	}
+	l.cuts = slices.Grow(l.cuts[:0], n)
+	for i, r := range refs {
 		for j, s := range r.node.spans {
 			l.cuts = append(l.cuts, cut{uint64(s.lo), uint64(s.hi), int32(i), int32(j)})
 		}
@@ -382,6 +388,10 @@ func (t *timeline) sweep(k int, l *level, refs []ref, cuts []cut) {
 			active = insert(active, cuts[0])
 			cuts = cuts[1:]
 		}
+		if len(active) > crowded && k == 1 && !t.dup {
+			t.crowd(l, refs, q, at, active, cuts)
+			break
+		}
 		end := active[0].hi
 		for _, c := range active[1:] {
 			end = min(end, c.hi)
@@ -389,11 +399,7 @@ func (t *timeline) sweep(k int, l *level, refs []ref, cuts []cut) {
 		if len(cuts) > 0 {
 			end = min(end, cuts[0].lo-1)
 		}
-		piece := span{coord(q.multiply(at)), coord(q.multiply(end)), q.step}
-		if at == end {
-			piece.step = 1
-		}
-		t.cell(k, l, refs, active, piece)
+		t.cell(k, l, refs, active, q.piece(at, end))
 		active = slices.DeleteFunc(active, func(c cut) bool { return c.hi == end })
 		at = end + 1
 	}
@@ -403,11 +409,13 @@ func (t *timeline) sweep(k int, l *level, refs []ref, cuts []cut) {
 // insert puts c in its place among cuts, which are in the order of the names.
 func insert(cuts []cut, c cut) []cut {
 	i := len(cuts)
-	for i > 0 && (cuts[i-1].ref > c.ref || cuts[i-1].ref == c.ref && cuts[i-1].span > c.span) {
+	for i > 0 && inOrder(c, cuts[i-1]) {
 		i--
 	}
 	return slices.Insert(cuts, i, c)
 }
+
+func inOrder(a, b cut) bool { return a.ref < b.ref || a.ref == b.ref && a.span < b.span }
 
 // quotient turns numbers that are one step apart into neighbours: the remainder goes above the quotient.
 type quotient struct{ step, rest uint64 }
@@ -419,11 +427,19 @@ func (q quotient) divide(v uint64) uint64 {
 	return v%q.step*q.rest + v/q.step
 }
 
-func (q quotient) multiply(v uint64) uint64 {
+func (q quotient) multiply(v uint64) coord {
 	if q.step == 1 {
-		return v
+		return coord(v)
 	}
-	return v%q.rest*q.step + v/q.rest
+	return coord(v%q.rest*q.step + v/q.rest)
+}
+
+// piece is the numbers of which from to to are the quotients.
+func (q quotient) piece(from, to uint64) span {
+	if from == to {
+		return point(q.multiply(from))
+	}
+	return span{q.multiply(from), q.multiply(to), q.step}
 }
 
 // sortCuts sorts by lo; cuts with the same one stay in their order. It returns space to pass to it the next time.

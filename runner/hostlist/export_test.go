@@ -1,0 +1,31 @@
+package hostlist
+
+import "testing"
+
+// Crowded sets how many overlapping mentions are a crowd, for one test.
+func Crowded(tb testing.TB, n int) {
+	before := crowded
+	crowded = n
+	tb.Cleanup(func() { crowded = before })
+}
+
+// Nodes is how many nodes and spans a list has: what it costs to keep it.
+func Nodes(l *List) (nodes, spans int) {
+	seen := map[*node]bool{}
+	var walk func(t *node)
+	walk = func(t *node) {
+		if t == nil || seen[t] {
+			return
+		}
+		seen[t] = true
+		nodes++
+		spans += len(t.spans)
+		for _, kid := range t.kids {
+			walk(kid)
+		}
+	}
+	for _, e := range l.entries {
+		walk(e.root)
+	}
+	return nodes, spans
+}
