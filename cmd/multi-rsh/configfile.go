@@ -125,7 +125,11 @@ func readConfig(name, home string) (*configFile, error) {
 	if err != nil {
 		return nil, usagef("%v", err)
 	}
-	r := &configReader{configFile: configFile{name: name}, home: home}
+	dir, err := filepath.Abs(filepath.Dir(name)) // commands of groups run elsewhere
+	if err != nil {
+		return nil, usagef("%s: %v", name, err)
+	}
+	r := &configReader{configFile: configFile{name: name}, dir: dir, home: home}
 	if err := r.root(root); err != nil {
 		return nil, err
 	}
@@ -169,7 +173,7 @@ func readGuarded(name string) (string, error) {
 // configReader makes a configFile of a table. All of its errors are usageErrors that begin with the place.
 type configReader struct {
 	configFile
-	home string
+	dir, home string // what relative names are relative to, and what ~ is
 }
 
 func (r *configReader) place(line int) string { return fmt.Sprintf("%s:%d", r.name, line) }
@@ -219,7 +223,7 @@ func meant(key string, known []string, otherwise string) string {
 
 func (r *configReader) option(e *entry, o *option) error {
 	switch {
-	case o.weakens:
+	case o.weakens && e.value != false:
 		return notHeeded(r.place(e.line)+": "+e.key, o.usage())
 	case o.once:
 		return r.errorf(e.line, "%s is about one run, so it is no setting; remove it, and write %s where you mean it", e.key, o.usage())
@@ -302,7 +306,7 @@ func (r *configReader) path(name string) string {
 	case name == "none" || strings.HasPrefix(name, "~") || filepath.IsAbs(name):
 		return name
 	}
-	return filepath.Join(filepath.Dir(r.name), name)
+	return filepath.Join(r.dir, name)
 }
 
 // str is the text that stands under a key, and number its whole number of at least 1.

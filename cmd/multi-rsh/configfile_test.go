@@ -35,6 +35,7 @@ inventory = ["a", "/b", "~/c"]
 limit-by = "rack=2"
 askpass-command = "pass x"
 ssh-config = "none"
+legacy = false
 `
 	for _, test := range []struct {
 		args []string
@@ -122,6 +123,8 @@ func TestConfigRefuses(t *testing.T) {
 		{"help = true\n", `CONFIG:1: there is no setting help; multi-rsh --man lists them under CONFIGURATION`},
 		{"legacy = true\n", `CONFIG:1: legacy is not heeded: ` + byHandAlone + `; remove it, and write --legacy where you mean it`},
 		{"all = true\n", `CONFIG:1: all is not heeded: ` + byHandAlone + `; remove it, and write --all where you mean it`},
+		{"all = false\n", `CONFIG:1: all is about one run, so it is no setting; remove it, and write --all where you mean it`},
+		{"ssh-option = 'Port=1'\n", `CONFIG:1: ssh-option is not heeded: ` + byHandAlone + `; remove it, and write --ssh-option KEY=VALUE where you mean it`},
 		{"hosts = 'n1'\n", `CONFIG:1: hosts is about one run, so it is no setting; remove it, and write --hosts EXPR where you mean it`},
 		{"pick = 3\n", `CONFIG:1: pick is about one run, so it is no setting; remove it, and write --pick N where you mean it`},
 		{"host-keys = 'insecure-ignore'\n", `CONFIG:1: host-keys=insecure-ignore is not heeded: ` + byHandAlone + `; remove it, and write --host-keys insecure-ignore where you mean it`},

@@ -77,8 +77,8 @@ func (e *env) foundSources(add func(string, groups.Source) bool) (byDefault stri
 		add(s.Name, s.Source)
 	}
 	byDefault = first
-	if file := filepath.Join(e.Etc, "genders"); isThere(file) {
-		add("genders", groups.Genders(file))
+	if isThere(e.genders()) {
+		add("genders", groups.Genders(e.genders()))
 		byDefault = cmp.Or(byDefault, "genders")
 	}
 	if dirs := slices.DeleteFunc(e.dshDirs(), func(dir string) bool { return !isThere(dir) }); len(dirs) > 0 {
@@ -107,7 +107,10 @@ func (e *env) configured(s fileSource) ([]inventory.Named, error) {
 	case "ansible":
 		return one(groups.Ansible(s.files[0]))
 	case "genders":
-		return one(groups.Genders(slices.Concat(s.files, []string{filepath.Join(e.Etc, "genders")})[0]))
+		if len(s.files) == 0 {
+			s.files = []string{e.genders()}
+		}
+		return one(groups.Genders(s.files[0]))
 	case "netgroup":
 		return one(groups.Netgroup())
 	case "dsh":
@@ -157,6 +160,8 @@ func (e *env) clusterShellPaths() []string {
 	}
 	return paths
 }
+
+func (e *env) genders() string { return filepath.Join(e.Etc, "genders") }
 
 func (e *env) dshDirs() (dirs []string) {
 	if home := e.Getenv("HOME"); home != "" {
