@@ -3,6 +3,7 @@ package inventory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ func (inv *Inventory) Groups(ctx context.Context, sources ...string) ([]Group, e
 	if err := q.check(q.main); err != nil {
 		return nil, err
 	}
-	all, _, err := q.allGroups(sources, "")
+	all, _, err := q.allGroups(sources, "", true)
 	return all, err
 }
 
@@ -53,8 +54,9 @@ type known struct {
 	reversed bool
 }
 
-// allGroups are the groups of sources. Where a host is named, reversed says of which ones it is known that the host is in them.
-func (q *query) allGroups(sources []string, host string) (all []Group, reversed map[Group]bool, err error) {
+// allGroups are the groups of sources; without sources, those that can be written without one. Where a host is named, reversed says of which ones it is
+// known that the host is in them. Unless all must be there, a default source that cannot list its groups has none.
+func (q *query) allGroups(sources []string, host string, must bool) (all []Group, reversed map[Group]bool, err error) {
 	plain := len(sources) == 0
 	if plain {
 		sources = []string{SectionsSource}
@@ -75,6 +77,9 @@ func (q *query) allGroups(sources []string, host string) (all []Group, reversed 
 		}
 		asked.Go(func() (err error) {
 			lists[i], err = s.groupsOf(ctx, host)
+			if plain && !must && errors.Is(err, groups.ErrNoList) {
+				return nil
+			}
 			return err
 		})
 	}
@@ -138,7 +143,7 @@ func (inv *Inventory) GroupsOf(ctx context.Context, host string, sources ...stri
 	if err := q.check(q.main); err != nil {
 		return nil, err
 	}
-	all, reversed, err := q.allGroups(sources, host)
+	all, reversed, err := q.allGroups(sources, host, false)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +175,7 @@ func (inv *Inventory) Regroup(ctx context.Context, hosts *hostlist.List, sources
 	if err := q.check(q.main); err != nil {
 		return "", err
 	}
-	all, _, err := q.allGroups(sources, "")
+	all, _, err := q.allGroups(sources, "", false)
 	if err != nil {
 		return "", err
 	}

@@ -61,7 +61,7 @@ type part struct {
 	hosts   *hostlist.List // nil: the expression has not been evaluated
 	plain   *gathered      // hosts of lines that set nothing
 	set     []setting
-	targets []hostlist.Target
+	targets []claim
 	child   bool // a line of [group:children]
 	decides bool // it may set something, so it is evaluated whichever hosts are selected
 }
@@ -116,7 +116,7 @@ func isPlain(text string) bool {
 }
 
 var plainBytes = func() (set [256]bool) {
-	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") {
+	for _, c := range []byte(letters + "0123456789-_.") {
 		set[c] = true
 	}
 	return set
@@ -204,13 +204,18 @@ func open(path string) (*os.File, error) {
 		err = reason(err)
 	case info.IsDir():
 		err = errors.New("this is a directory: name a hosts file, or its files as in DIRECTORY/*")
-	case !info.Mode().IsRegular() && path != os.DevNull && !strings.HasPrefix(path, "/dev/fd/") && path != "/dev/stdin":
+	case !info.Mode().IsRegular() && path != os.DevNull && !isOpen(path):
 		err = fmt.Errorf("this is %s, where a hosts file is expected", kind(info.Mode()))
 	default:
 		return f, nil
 	}
 	f.Close()
 	return nil, err
+}
+
+// isOpen reports whether path stands for a file that we were started with.
+func isOpen(path string) bool {
+	return path == "/dev/stdin" || strings.HasPrefix(path, "/dev/fd/") || strings.HasPrefix(path, "/proc/self/fd/")
 }
 
 func kind(mode fs.FileMode) string {
@@ -336,7 +341,7 @@ func cut(text string, settings []string) (expr string, _ []string) {
 		for i < len(text) && !isBlank(text[i]) {
 			i++
 		}
-		if word := text[start:i]; hosts >= 0 || strings.IndexByte(word, '=') >= 0 {
+		if word := text[start:i]; hosts >= 0 || isSetting(word) {
 			if hosts < 0 {
 				hosts = start
 			}
@@ -348,6 +353,14 @@ func cut(text string, settings []string) (expr string, _ []string) {
 	}
 	return strings.Trim(text[:hosts], " \t"), settings
 }
+
+// isSetting reports whether a word is KEY=VALUE. A group may have an equal sign in its name, but that does not follow letters alone.
+func isSetting(word string) bool {
+	i := strings.IndexByte(word, '=')
+	return i > 0 && strings.Trim(word[:i], letters) == ""
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 // directive is the name of the file that a line includes. It may have blanks and equal signs in it.
 func directive(hosts, text string) (name string, is bool) {
@@ -456,7 +469,7 @@ func (r *reader) hosts(text string, words []string) error {
 			return nil
 		}
 		r.add(p)
-		return p.settle()
+		return p.settle(nil)
 	}
 	e, err := hostlist.Parse(text)
 	if err != nil {
@@ -482,16 +495,18 @@ func (r *reader) hosts(text string, words []string) error {
 	case err != nil:
 		return err
 	}
-	p.hosts, p.targets = s.Hosts, s.Targets
-	if p.hosts.Len() == 0 {
+	if p.targets, err = r.claims(p.at, s.Hosts, s.Targets); err != nil {
+		return err
+	}
+	if s.Hosts.Len() == 0 {
 		return fmt.Errorf("%s excludes all the hosts that it names", text)
 	}
 	if len(p.set) == 0 && len(p.targets) == 0 {
-		r.plain().plain.add(p.hosts)
+		r.plain().plain.add(s.Hosts)
 		return nil
 	}
 	r.add(p)
-	return p.settle()
+	return p.settle(s.Hosts)
 }
 
 // plain is the part for hosts of lines that set nothing.
@@ -508,28 +523,35 @@ func noWildcards() (*hostlist.List, error) {
 	return nil, errors.New("in a hosts file this would select from the hosts of the hosts files themselves: name them, or name a group")
 }
 
-// settle fits the settings to the hosts, which are known by now.
-func (p *part) settle() (err error) {
+// settle gives p the hosts that have been found, unless it is a plain name, and fits its settings to them.
+func (p *part) settle(hosts *hostlist.List) error {
 	n := 1
-	if p.name == "" {
-		if n = p.hosts.Len(); n == 1 {
-			for p.name = range p.hosts.All() {
-			}
-		}
+	if hosts != nil {
+		n = hosts.Len()
 	}
 	for i := range p.set {
-		if err = p.set[i].fit(n, p.hosts); err != nil {
+		if err := p.set[i].fit(n, hosts); err != nil {
 			return err
+		}
+	}
+	if p.hosts = hosts; hosts != nil && n == 1 {
+		for p.name = range hosts.All() {
 		}
 	}
 	return nil
 }
 
-var sourceBefore = regexp.MustCompile(`(^|[\s,!&^-])@[^\s,!&^:@\d][^\s,!&^:@]*:`)
-var target = regexp.MustCompile(`[^\s,!&^-]@|[:^]`)
+var (
+	ofSource = regexp.MustCompile(`(^|[\s,!&^-])@[^\s,!&^:@\d][^\s,!&^:@]*:`)
+	mayBe    = regexp.MustCompile(`[^\s,!&^-]@|[:^]`)
+)
 
-// decides is whether an expression with groups in it may have targets or files in it.
-func decides(text string) bool { return target.MatchString(sourceBefore.ReplaceAllString(text, "$1@")) }
+// decides reports whether an expression may have targets or files in it: there is a colon that follows no source, an at sign that begins no
+// group, or a circumflex.
+func decides(text string) bool { return mayBe.MatchString(ofSource.ReplaceAllString(text, "$1@")) }
+
+// literal has the characters of a file's name that Glob would take for more.
+var literal = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // include reads the files that a line includes. They begin outside of all sections, and leave ours as it is.
 func (r *reader) include(name string) error {
@@ -541,13 +563,15 @@ func (r *reader) include(name string) error {
 	}
 	r.last = nil
 	path := name
+	within := "" // the directory
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(r.dir, name)
+		within = r.dir
+		path = filepath.Join(within, name)
 	}
 	paths := []string{path}
 	if strings.ContainsAny(name, "*?[") {
 		var err error
-		if paths, err = filepath.Glob(path); err != nil {
+		if paths, err = filepath.Glob(filepath.Join(literal.Replace(within), name)); err != nil {
 			return fail("include %s: this is no pattern for file names: a '[' is not closed", name)
 		}
 		if len(paths) == 0 {

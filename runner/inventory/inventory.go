@@ -148,9 +148,20 @@ func (inv *Inventory) Match(expr, place string, set Settings) error {
 	return nil
 }
 
-// targetSettings are what a target sets.
-func targetSettings(t hostlist.Target) []setting {
-	return Settings{Transport: t.Transport, User: t.User, Port: t.Port}.settings()
+// claims are what the targets of an expression set for hosts of it.
+func (inv *Inventory) claims(at place, hosts *hostlist.List, targets []hostlist.Target) ([]claim, error) {
+	var all []claim
+	for _, t := range targets {
+		c := claim{at: at, set: Settings{Transport: t.Transport, User: t.User, Port: t.Port}.settings()}
+		for _, s := range c.set {
+			if err := inv.checkSetting(s); err != nil {
+				return nil, err
+			}
+		}
+		c.hosts = t.Hosts.Intersection(hosts) // the others have been excluded again
+		all = append(all, c)
+	}
+	return all, nil
 }
 
 // Select finds the hosts of expressions, which are read as one with commas between them, without those of the others. Groups are fetched first, and a
@@ -193,7 +204,11 @@ func (inv *Inventory) Select(ctx context.Context, include, exclude []string) (*S
 		return nil, err
 	}
 	s.lines, s.sections, s.below = q.lines, q.sections, q.below
-	s.targets = targetLayer(targets)
+	reached, err := q.claims(place{}, s.names, targets)
+	if err != nil {
+		return nil, err
+	}
+	s.targets = ordered(reached)
 	if s.matches, err = q.matching(s.names); err != nil {
 		return nil, err
 	}
@@ -285,9 +300,7 @@ func (q *query) settle() error {
 			if len(p.set) > 0 {
 				lines = append(lines, claim{at: p.at, name: p.name, hosts: p.hosts, set: p.set})
 			}
-			for _, t := range p.targets { // which may be of hosts that the line has excluded again
-				lines = append(lines, claim{at: p.at, hosts: t.Hosts.Intersection(p.hosts), set: targetSettings(t)})
-			}
+			lines = append(lines, p.targets...)
 		}
 		for _, n := range b.order {
 			for _, c := range n.set {
@@ -397,15 +410,6 @@ func (q *query) sourceSetting(s *source, set groups.Setting) error {
 	return nil
 }
 
-// targetLayer is what expressions say of their hosts.
-func targetLayer(targets []hostlist.Target) *layer {
-	var claims []claim
-	for _, t := range targets {
-		claims = append(claims, claim{hosts: t.Hosts, set: targetSettings(t)})
-	}
-	return ordered(claims)
-}
-
 // matching is what the configuration sets for hosts that have been selected.
 func (q *query) matching(selected *hostlist.List) (*layer, error) {
 	var claims []claim
@@ -422,7 +426,7 @@ func (q *query) matching(selected *hostlist.List) (*layer, error) {
 			err = errors.New("match says which hosts are meant, and not how they are reached: write that beside it, as user = or port =")
 		}
 		set := slices.Clone(m.set)
-		for i := 0; err == nil && i < len(set); i++ {
+		for i := 0; err == nil && i < len(set) && found.Hosts.Len() > 0; i++ {
 			err = set[i].fit(found.Hosts.Len(), found.Hosts)
 		}
 		if err != nil {
@@ -477,19 +481,27 @@ func (s *Selection) host(name string, defaults transport.Host) transport.Host {
 	return h
 }
 
-// Transports are those that the hosts are reached by, with the default for hosts that none is set for. Unless transports are set at all this
-// is known without looking at the hosts.
+// Transports are those that the hosts are reached by, with the default for hosts that none is set for. Few hosts are looked at for it: those for which
+// one is set, until all have come up.
 func (s *Selection) Transports(byDefault string) map[string]bool {
-	by := map[string]bool{}
-	if s.Len() == 0 {
-		return by
+	by, possible := map[string]bool{}, map[string]bool{}
+	var set []*hostlist.List
+	for _, l := range []*layer{s.targets, s.lines, s.sections, s.below, s.matches} {
+		for _, b := range l.transports {
+			possible[b.set.value] = true
+			set = append(set, b.hosts)
+		}
 	}
-	if !s.targets.transports && !s.lines.transports && !s.sections.transports && !s.below.transports && !s.matches.transports {
+	chosen := s.names.Intersection(union(set))
+	if chosen.Len() < s.Len() {
 		by[byDefault] = true
-		return by
 	}
-	for host := range s.Hosts(transport.Host{Transport: byDefault}) {
-		by[host.Transport] = true
+	for name := range chosen.All() {
+		of := s.host(name, transport.Host{}).Transport
+		by[of] = true
+		if delete(possible, of); len(possible) == 0 {
+			break
+		}
 	}
 	return by
 }

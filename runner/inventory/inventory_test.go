@@ -120,10 +120,12 @@ func TestHostsFile(t *testing.T) {
 		{"children in brackets", "[all] user=u\n[all:children]\nrack[1-2], @x\n[rack1]\na\n[rack2]\nb\n[x]\nc\n[y]\nd\n", lines("a user=u", "b user=u", "c user=u", "d")},
 		{"groups on a line", "[web]\na,b,c\n[two]\n@web!b port=5\n@web&c user=u\n", lines("a port=5", "b", "c user=u port=5")},
 		{"sections as a source", "[web]\na\n[two]\n@hosts:web port=5\n", lines("a port=5")},
+		{"a group with an equal sign", "@os=debian,b user=u\n[os=debian]\na\n", lines("a user=u", "b user=u")},
+		{"a target of a host that is excluded", "root@n[1-2]!n1\nn1 user=ops\n", lines("n2 user=root", "n1 user=ops")},
 		{"a group with a target", "root@@web:22\n[web]\na\n", lines("a user=root port=22")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := choose(t, read(t, tt.text), "*")
+			s := choose(t, read(t, tt.text), "@*")
 			wantText(t, tt.text, brief(s), tt.want)
 			if n := strings.Count(tt.want, "\n"); s.Len() != n {
 				t.Errorf("Len() = %d, want %d", s.Len(), n)
@@ -144,6 +146,8 @@ var fileErrors = []struct{ text, want string }{
 	{"a label=r:1 label=r:2\n", "hosts:1: this line sets label=r:1 and label=r:2: leave one of them out"},
 	{"a color=red\n", `hosts:1: there is no setting "color": there is transport=, user=, port=, addr=, jump=, label=`},
 	{"a Port=3\n", `hosts:1: there is no setting "Port": there is transport=, user=, port=, addr=, jump=, label=`},
+	{"a po_rt=3\n", `hosts:1: host expression "a po_rt=3", column 8: '=' cannot be part of a host name: expected letters, digits, '-', '_', '.' or '['`},
+	{"b,x$y@a\n", `hosts:1: user="x$y" is no user name: expected letters, digits and punctuation, not beginning with '-'`},
 	{"a transport=ssh2\n", `hosts:1: there is no transport "ssh2": there is ssh, rsh, exec`},
 	{"a transport=\n", `hosts:1: there is no transport "": there is ssh, rsh, exec`},
 	{"a user=\n", `hosts:1: user="" is no user name: expected letters, digits and punctuation, not beginning with '-'`},
@@ -202,6 +206,7 @@ var fileErrors = []struct{ text, want string }{
 	{"[a:children]\nb\n[b:children]\nc\n[c:children]\na\n", "hosts:6: [a] is in itself: [a] > [b] > [c] > [a]"},
 	{"[a:children]\na\n", "hosts:2: [a] is in itself: [a] > [a]"},
 	{"[a]\nx\n@b\n[b]\n@a!x\n", "hosts:5: [a] is in itself: [a] > [b] > [a]"},
+	{"[a]\nx\n@*\n", "hosts:3: @* is in itself: @* > @*"},
 	{deepSections(), "hosts:2002: [s1001]: groups are in groups more than 1000 deep"},
 	{"x\n@rakc1\n[rack1]\na\n", `hosts:2: there is no group "rakc1"; did you mean rack1?`},
 	{"n*\n", `hosts:1: in a hosts file this would select from the hosts of the hosts files themselves: name them, or name a group`},
@@ -236,7 +241,7 @@ func tryRead(r io.Reader) error {
 	if err := inv.Read(r, "hosts"); err != nil {
 		return err
 	}
-	_, err := inv.Select(context.Background(), []string{"*"}, nil)
+	_, err := inv.Select(context.Background(), []string{"@*"}, nil)
 	return err
 }
 
@@ -303,7 +308,7 @@ func TestReadUnreadable(t *testing.T) {
 		t.Errorf("a failing disk: %v", err)
 	}
 	inv := newInventory()
-	if err := inv.Read(iotest.OneByteReader(strings.NewReader("a\nb\n")), "-"); err != nil || choose(t, inv, "*").Len() != 2 {
+	if err := inv.Read(iotest.OneByteReader(strings.NewReader("a\nb\n")), "-"); err != nil || choose(t, inv, "@*").Len() != 2 {
 		t.Errorf("byte by byte: %v", err)
 	}
 }
@@ -343,14 +348,14 @@ func TestInclude(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantText(t, "hosts", brief(choose(t, inv, "*")), lines("a", "w1 user=w label.x=y", "b", "c port=5 label.x=y", "f", "d", "e user=w label.x=y", "w2 user=w label.x=y"))
+	wantText(t, "hosts", brief(choose(t, inv, "@*")), lines("a", "w1 user=w label.x=y", "b", "c port=5 label.x=y", "f", "d", "e user=w label.x=y", "w2 user=w label.x=y"))
 	inv = newInventory()
 	for _, name := range []string{"again", "indirect/one"} {
 		if err := inv.ReadFile(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	wantText(t, "more files", brief(choose(t, inv, "*")), lines("a", "b", "y", "x"))
+	wantText(t, "more files", brief(choose(t, inv, "@*")), lines("a", "b", "y", "x"))
 }
 
 // Whatever stands where a file is expected: an error that names it, and the place that asked for it.
@@ -405,6 +410,6 @@ func TestNotAFile(t *testing.T) {
 	if err := inv.ReadFile(fmt.Sprintf("/dev/fd/%d", r.Fd())); err != nil {
 		t.Errorf("a pipe of the shell: %v", err)
 	} else {
-		wantText(t, "pipe", brief(choose(t, inv, "*")), lines("a"))
+		wantText(t, "pipe", brief(choose(t, inv, "@*")), lines("a"))
 	}
 }

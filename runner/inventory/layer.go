@@ -57,8 +57,8 @@ type keyed struct {
 type layer struct {
 	one        map[string][]setting // of hosts that have claims of their own
 	index      hostlist.Index[*setting]
-	indexed    bool // there is something in it
-	transports bool // a transport is among the settings
+	indexed    bool     // there is something in it
+	transports []bucket // the hosts that each of the transports is set for
 }
 
 // rules are how claims of one kind go together.
@@ -77,7 +77,9 @@ func ordered(claims []claim) *layer {
 		for j := range c.set {
 			l.index.Add(c.hosts, &c.set[j])
 			l.indexed = true
-			l.transports = l.transports || c.set[j].key == keyTransport
+			if c.set[j].key == keyTransport {
+				l.transports = append(l.transports, bucket{&c.set[j], c.hosts})
+			}
 		}
 	}
 	return l
@@ -88,6 +90,7 @@ func build(claims []claim, r rules) (*layer, error) {
 	l := &layer{}
 	var keys []string
 	by := map[string][]keyed{}
+	reached := map[string][]string{} // hosts of claims of their own, by their transports
 	for i := range claims {
 		c := &claims[i]
 		if c.name != "" {
@@ -99,7 +102,9 @@ func build(claims []claim, r rules) (*layer, error) {
 				return nil, err
 			}
 			l.one[c.name] = set
-			l.transports = l.transports || find(c.set, keyTransport) != nil
+			if s := find(c.set, keyTransport); s != nil {
+				reached[s.value] = append(reached[s.value], c.name)
+			}
 			continue
 		}
 		for j := range c.set {
@@ -137,7 +142,12 @@ func build(claims []claim, r rules) (*layer, error) {
 				return nil, clash(c.name, key, claims)
 			}
 		}
-		l.transports = l.transports || key == keyTransport
+		if key == keyTransport {
+			l.transports = append(l.transports, buckets...)
+		}
+	}
+	for value, names := range reached {
+		l.transports = append(l.transports, bucket{&setting{key: keyTransport, value: value}, hostlist.Of(slices.Values(names))})
 	}
 	return l, nil
 }

@@ -33,9 +33,9 @@ type node struct {
 
 	source  *source  // nil: it is no group of a source
 	asked   bool     // the source has been asked, and said:
-	unknown error    // there is no such group
-	names   []string // its groups, where it is all of a source that cannot say its hosts at once
-	members []*node  // and these as nodes
+	unknown error    // there is no such group,
+	known   []string // but these
+	members []*node  // of all of a source that cannot say its hosts at once: its groups
 
 	hosts *hostlist.List // nil: not known yet
 	ready bool           // the sources have been asked for all that it may need
@@ -110,10 +110,11 @@ func (q *query) find(ref hostlist.GroupRef, in *book, from *source) (*node, erro
 			return b.sections[ref.Name], nil
 		}
 	}
-	source, sections := q.sources[q.options.Default], q.sectionNames(in)
+	if s := q.sources[q.options.Default]; s != nil && ref.Source == "" {
+		return s.group(ref.Name), nil
+	}
+	sections := q.sectionNames(in)
 	switch {
-	case source != nil && ref.Source == "":
-		return source.group(ref.Name), nil
 	case ref.Name == everything && len(q.main.names) > 0:
 		return nil, fmt.Errorf("%s: no line here names a host, so there are none to choose from", strings.Join(first(q.main.names, 3), ", "))
 	case ref.Name == everything:
@@ -177,10 +178,11 @@ func (q *query) fetch(level []*node) error {
 		}
 		level = nil
 		for _, n := range next {
-			for _, name := range n.names {
-				n.members = append(n.members, n.source.group(name))
+			if n.name == everything && n.members == nil {
+				for _, name := range n.known {
+					n.members = append(n.members, n.source.group(name))
+				}
 			}
-			n.names = nil
 			level = append(level, n.members...)
 			for _, p := range n.parts {
 				refs, err := q.refs(p, n)
@@ -220,14 +222,14 @@ func (n *node) ask(ctx context.Context) error {
 	case says:
 		text, err = all.All(ctx)
 	default:
-		n.names, err = n.source.List(ctx)
+		n.known, err = n.source.List(ctx)
 	}
 	if err != nil {
 		if err = fmt.Errorf("%s: %w", n.what, err); !errors.Is(err, groups.ErrNoGroup) {
 			return err
 		}
-		names, _ := n.source.List(ctx)
-		n.unknown = fmt.Errorf("%w%s", err, near(n.name, names, ""))
+		n.unknown = err
+		n.known, _ = n.source.List(ctx)
 	}
 	if strings.TrimSpace(text) != "" {
 		e, err := hostlist.Parse(text)
@@ -245,8 +247,6 @@ func (q *query) list(n *node) (*hostlist.List, error) {
 	switch {
 	case n.hosts != nil:
 		return n.hosts, nil
-	case n.unknown != nil:
-		return nil, n.unknown
 	case n.busy:
 		return nil, inItself(q.chain, n)
 	case len(q.chain) > maxDepth:
@@ -258,7 +258,7 @@ func (q *query) list(n *node) (*hostlist.List, error) {
 		return nil, err
 	}
 	if n.unknown != nil {
-		return nil, n.unknown
+		return nil, fmt.Errorf("%w%s", n.unknown, near(n.name, n.known, ""))
 	}
 	var hosts gathered
 	for _, m := range n.members {
@@ -321,8 +321,10 @@ func (q *query) hosts(p *part, of *node) (*hostlist.List, error) {
 	}
 	s, err := p.expr.Eval(scope)
 	if err == nil {
-		p.hosts, p.targets = s.Hosts, s.Targets
-		err = p.settle()
+		p.targets, err = q.claims(p.at, s.Hosts, s.Targets)
+	}
+	if err == nil {
+		err = p.settle(s.Hosts)
 	}
 	switch {
 	case err != nil && of.source != nil && q.failed == nil:
@@ -330,11 +332,9 @@ func (q *query) hosts(p *part, of *node) (*hostlist.List, error) {
 	case err != nil:
 		return nil, q.fail(p.at, err)
 	}
-	if of.source != nil {
-		for _, t := range p.targets {
-			q.aside = append(q.aside, claim{hosts: t.Hosts.Intersection(p.hosts), set: targetSettings(t)})
-			q.stale = true
-		}
+	if of.source != nil && len(p.targets) > 0 {
+		q.aside = append(q.aside, p.targets...)
+		q.stale = true
 	}
 	return p.hosts, nil
 }
@@ -362,7 +362,7 @@ func (q *query) scope(at place, dir string, in *book, from *source) *hostlist.Sc
 		case err != nil && n.unknown == nil:
 			return nil, q.fail(at, err)
 		case err != nil && ref.Source == "" && from == nil:
-			return nil, fmt.Errorf("%w%s", err, near(ref.Name, q.sectionNames(in), ""))
+			return nil, fmt.Errorf("%w%s", n.unknown, near(ref.Name, append(q.sectionNames(in), n.known...), ""))
 		}
 		return list, err
 	}

@@ -79,6 +79,12 @@ func (r reversing) All(ctx context.Context) (string, error) {
 	return "all[1-2]", r.ask(ctx, "all")
 }
 
+// unlisted is a source that knows groups only by their names.
+type unlisted struct{}
+
+func (unlisted) Map(context.Context, string) (string, error) { return "", groups.ErrNoGroup }
+func (unlisted) List(context.Context) ([]string, error)      { return nil, groups.ErrNoList }
+
 // with returns an inventory with sources, the first of which is the default.
 func with(sources ...inventory.Named) *inventory.Inventory {
 	return inventory.New(inventory.Options{Transports: transports, Sources: sources, Default: sources[0].Name})
@@ -114,7 +120,7 @@ func TestSelect(t *testing.T) {
 	}{
 		{"nothing", nil, nil, ""},
 		{"names", []string{"x,n2"}, nil, lines("x", "n2 user=ops port=22 label.rack=r1")},
-		{"all but", []string{"*"}, []string{"n[1-5]"}, lines("n6 user=ops port=22 label.rack=r2", "login label.rack=r0")},
+		{"all but", []string{"@*"}, []string{"n[1-5]"}, lines("n6 user=ops port=22 label.rack=r2", "login label.rack=r0")},
 		{"all", []string{"*"}, []string{"@racks"}, lines("login label.rack=r0")},
 		{"wildcards", []string{"log*,n?"}, []string{"n[2-5]", "n5,n5"}, lines("login label.rack=r0", "n1 user=ops port=22 label.rack=r1", "n6 user=ops port=22 label.rack=r2")},
 		{"several texts", []string{"n1,", "@rack2", "-n[4-5]"}, nil, lines("n1 user=ops port=22 label.rack=r1", "n6 user=ops port=22 label.rack=r2")},
@@ -203,10 +209,12 @@ func TestAllOfASource(t *testing.T) {
 	for _, tt := range []struct {
 		file, include, want string
 	}{
-		{"", "*", lines("all1", "all2")},
+		{"", "@*", lines("all1", "all2")},
 		{"", "all1,*", lines("all1", "all2")},
-		{"x\n", "*", lines("x")},
-		{"[a:children]\nfew:a\n", "*", lines("n1", "n2")},
+		{"x\n", "@*", lines("x")},
+		{"x\n", "@*,@few:*", lines("x", "n1", "n2", "m", "n3")},
+		{"@few:* user=u\n[a:children]\nfew:a, @few:b\n", "@hosts:*", lines("n1 user=u", "n2 user=u", "m user=u", "n3 user=u")},
+		{"[a:children]\nfew:a\n", "@*", lines("n1", "n2")},
 	} {
 		inv := with(inventory.Named{Name: "slurm", Source: reversing{slurm()}}, inventory.Named{Name: "few", Source: few})
 		mustRead(t, inv, tt.file)
@@ -333,6 +341,31 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+// What sources set holds for their hosts, if the source is the default or has been asked for a group.
+func TestSourcesSet(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"ansible": "[web]\nw1 ansible_host=10.0.0.1 ansible_port=2222\nw[2:3] ansible_host=10.0.0.2\n[web:vars]\nansible_user=deploy\n[bad:children]\nweb\n[lost]\nx\n",
+		"broken":  "[web]\nw1 ansible_port=many\n",
+		"lab":     "lab: n[1-2]\nall: @lab,ops@n9\n",
+	})
+	ansible := inventory.Named{Name: "ansible", Source: groups.Ansible(filepath.Join(dir, "ansible"))}
+	lab := inventory.Named{Name: "lab", Source: groups.File(filepath.Join(dir, "lab"))}
+	web := lines("w1 user=deploy addr=10.0.0.1 port=2222", "w2 user=deploy addr=10.0.0.2", "w3 user=deploy addr=10.0.0.2")
+	wantText(t, "a host of the default source", brief(choose(t, with(ansible, lab), "w1")), lines("w1 user=deploy addr=10.0.0.1 port=2222"))
+	wantText(t, "of another", brief(choose(t, with(lab, ansible), "w1")), lines("w1"))
+	inv := with(lab, ansible)
+	mustRead(t, inv, "w2 user=own\n")
+	mustMatch(t, inv, "w*", "config:1", inventory.Settings{User: "match", Jump: "gate"})
+	wantText(t, "of another that is asked", brief(choose(t, inv, "@ansible:web")),
+		strings.ReplaceAll(strings.Replace(strings.ReplaceAll(web, " addr=10.0.0.2", " addr=10.0.0.2 jump=gate"), "w2 user=deploy", "w2 user=own", 1), "10.0.0.1", "10.0.0.1 jump=gate"))
+	wantText(t, "and then", brief(choose(t, inv, "w1,n9,n1")), lines("w1 user=deploy addr=10.0.0.1 jump=gate port=2222", "n9", "n1"))
+	wantText(t, "a target", brief(choose(t, inv, "@lab:*,n9,ops@n1")), lines("n1 user=ops", "n2", "n9 user=ops"))
+	_, err := with(inventory.Named{Name: "broken", Source: groups.Ansible(filepath.Join(dir, "broken"))}).Select(t.Context(), []string{"x"}, nil)
+	if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "broken")+":2: ") {
+		t.Errorf("%v, want the place in the file", err)
+	}
+}
+
 // The order of what holds, for every setting.
 func TestPrecedence(t *testing.T) {
 	set := func(by string) string {
@@ -368,7 +401,7 @@ func TestLabelsAreShared(t *testing.T) {
 func TestDup(t *testing.T) {
 	inv := inventory.New(inventory.Options{Transports: transports, Dup: true})
 	mustRead(t, inv, "a user=u\na,a\n")
-	wantText(t, "hosts", brief(choose(t, inv, "a,b,a,*")), lines("a user=u", "b", "a user=u", "a user=u"))
+	wantText(t, "hosts", brief(choose(t, inv, "a,b,a,@*")), lines("a user=u", "b", "a user=u", "a user=u"))
 }
 
 func TestHostsOfFiles(t *testing.T) {
@@ -391,7 +424,7 @@ func TestHostsOfFiles(t *testing.T) {
 	for range 2 {
 		wantText(t, "hosts", brief(choose(t, inv, "^list,z")), lines("a user=f", "b user=f", "d addr=10.0.0.1", "e", "w user=w", "c port=5 label.x=y", "z"))
 	}
-	wantText(t, "the file is no inventory", brief(choose(t, inv, "*")), lines("w user=w"))
+	wantText(t, "the file is no inventory", brief(choose(t, inv, "@*")), lines("w user=w"))
 	s, err := inv.Select(t.Context(), []string{"a,b,x"}, []string{"^more/list,a"})
 	if err == nil || !strings.Contains(err.Error(), "this excludes nothing: ") {
 		t.Errorf("-x ^FILE: %v", err)
@@ -447,6 +480,19 @@ func TestGroups(t *testing.T) {
 	wantText(t, "of n1", got(inv.GroupsOf(ctx, "n1")), lines("@web", "@all", "@rack1", "@batch"))
 	wantText(t, "of n3", got(inv.GroupsOf(ctx, "n3", "slurm", "hosts", "rev")), lines("@slurm:batch", "@slurm:gpu", "@hosts:all", "@rev:of-n3"))
 	wantText(t, "of other", got(inv.GroupsOf(ctx, "other")), "")
+	inv = with(inventory.Named{Name: "net", Source: unlisted{}})
+	mustRead(t, inv, "[web]\nn1\n")
+	wantText(t, "of n1, where groups cannot be listed", got(inv.GroupsOf(ctx, "n1")), lines("@web"))
+	if all, err := inv.Groups(ctx); !errors.Is(err, groups.ErrNoList) {
+		t.Errorf("groups that cannot be listed: %v, %v", all, err)
+	}
+	if all, err := inv.GroupsOf(ctx, "n1", "net"); !errors.Is(err, groups.ErrNoList) {
+		t.Errorf("groups that cannot be listed: %v, %v", all, err)
+	}
+	if text, err := inv.Regroup(ctx, choose(t, inv, "n[1-2]").Names()); err != nil || text != "@web,n2" {
+		t.Errorf("Regroup, where groups cannot be listed: %s, %v", text, err)
+	}
+	inv = with(inventory.Named{Name: "slurm", Source: s}, inventory.Named{Name: "down", Source: &mapped{fails: errors.New("is down")}})
 	for _, source := range []string{"down", "dwon"} {
 		want := map[string]string{"down": "@down:*: is down", "dwon": `there is no source of groups "dwon"; did you mean down?`}[source]
 		if _, err := inv.Groups(ctx, source); err == nil || err.Error() != want {
