@@ -123,45 +123,54 @@ func stab(all []owned) *stabs {
 		}
 		return s
 	}
-	type place struct {
-		span
-		owned
-	}
-	var places []place
+	n := 0
 	for _, o := range all {
-		for i, sp := range o.node.spans {
-			places = append(places, place{sp, owned{o.node.kid(i), o.id}})
+		n += len(o.node.spans)
+	}
+	cuts := make([]cut, 0, n)
+	for i, o := range all {
+		for j, sp := range o.node.spans {
+			cuts = append(cuts, cut{uint64(sp.lo), uint64(sp.hi), int32(i), int32(j)})
 		}
 	}
-	order := func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.lo, b.lo), cmp.Compare(a.hi, b.hi), cmp.Compare(a.step, b.step))
-	}
-	if !slices.IsSortedFunc(places, order) {
-		slices.SortFunc(places, order)
-	}
-	for i := 0; i < len(places); {
-		j := i + 1
-		for j < len(places) && places[j].span == places[i].span {
-			j++
+	sortCuts(cuts, nil)
+	spanOf := func(c cut) span { return all[c.ref].node.spans[c.span] }
+	for i := 0; i < len(cuts); {
+		j, same := i+1, true
+		for ; j < len(cuts) && cuts[j].lo == cuts[i].lo; j++ {
+			same = same && spanOf(cuts[j]) == spanOf(cuts[i])
 		}
-		s.spans = append(s.spans, places[i].span)
-		if places[i].node == nil {
-			for _, p := range places[i:j] {
-				s.ids = append(s.ids, p.id)
+		if !same { // then some of these begin with the same number, and the others are taken up next
+			slices.SortFunc(cuts[i:j], func(a, b cut) int {
+				return cmp.Or(cmp.Compare(a.hi, b.hi), cmp.Compare(spanOf(a).step, spanOf(b).step))
+			})
+			for j = i + 1; spanOf(cuts[j]) == spanOf(cuts[i]); j++ {
 			}
-			s.ends = append(s.ends, int32(len(s.ids)))
-		} else {
-			below := make([]owned, j-i)
-			for k := range below {
-				below[k] = places[i+k].owned
-			}
-			s.below = append(s.below, stab(below))
 		}
+		s.add(all, cuts[i:j])
 		i = j
 	}
 	s.reach = make([]coord, len(s.spans))
 	s.measure(0, len(s.spans))
 	return s
+}
+
+// add appends the span that the cuts have in common.
+func (s *stabs) add(all []owned, cuts []cut) {
+	first := all[cuts[0].ref].node
+	s.spans = append(s.spans, first.spans[cuts[0].span])
+	if first.kids == nil {
+		for _, c := range cuts {
+			s.ids = append(s.ids, all[c.ref].id)
+		}
+		s.ends = append(s.ends, int32(len(s.ids)))
+		return
+	}
+	below := make([]owned, len(cuts))
+	for i, c := range cuts {
+		below[i] = owned{all[c.ref].node.kids[c.span], all[c.ref].id}
+	}
+	s.below = append(s.below, stab(below))
 }
 
 func (s *stabs) measure(from, to int) (reach coord) {

@@ -619,6 +619,9 @@ func (p *parser) group(t *term) error {
 	for {
 		if p.peek() == '*' {
 			p.pos++
+			if !p.end() && !endsItem(p.peek()) && p.peek() != ':' {
+				return p.loneStar(p.pos - 1)
+			}
 			t.ref = &outside{groups: []GroupRef{{source, "*"}}}
 			return nil
 		}

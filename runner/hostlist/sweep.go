@@ -330,14 +330,15 @@ func (t *timeline) assemble(l *level, i int, before *node) fate {
 	switch {
 	case none:
 		return fate{}
-	case all && before.loose == t.dup:
+	case all && (t.dup || !before.loose):
 		return fate{before, true}
 	case all:
 		after := *before
-		after.loose = t.dup
+		after.loose = false
 		return fate{&after, true}
 	}
 	after := new(node)
+	after.spans = after.one[:0]
 	for j, s := range before.spans {
 		if first[j] == whole {
 			after.add(s, s.step, before.kid(j))
@@ -347,7 +348,7 @@ func (t *timeline) assemble(l *level, i int, before *node) fate {
 			after.add(l.parts[at-1].span, s.step, l.parts[at-1].node)
 		}
 	}
-	after.loose = t.dup
+	after.loose = t.dup && before.loose
 	return fate{after, true}
 }
 

@@ -132,6 +132,7 @@ type node struct {
 	spans []span
 	kids  []*node // kids[i] is what follows a number of spans[i]; nil at the last coordinate
 	n     int     // how many names
+	one   [1]span // the place of spans while there is one, as in most trees of single names
 	loose bool    // the numbers do not ascend, here or below: some may be there twice
 }
 
@@ -314,6 +315,7 @@ func (b *builder) node() *node {
 	}
 	t := &b.nodes[0]
 	b.nodes = b.nodes[1:]
+	t.spans = t.one[:0]
 	return t
 }
 
