@@ -391,13 +391,8 @@ func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error
 		// As in pdsh, the variable counts only when nothing else gives hosts, and -x takes from it.
 		c.hostsFile, fileAs = getenv("WCOLL"), "WCOLL"
 	}
-	if c.hostsFile != "" {
-		if len(c.inventory) > 0 && strings.HasPrefix(a.origin["inventory"], "-") {
-			return usagef("%s and %s both say what to choose hosts from; give one of them, --inventory as often as there are files", fileAs, a.origin["inventory"])
-		}
-		if err := checkHostsFile(fileAs, c.hostsFile); err != nil {
-			return err
-		}
+	if err := a.checkHostsFile(fileAs, &c.choice); err != nil {
+		return err
 	}
 	switch {
 	case c.hostsFile != "" || len(c.include) > 0:
@@ -424,9 +419,15 @@ func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error
 	return nil
 }
 
-// checkHostsFile knows what -l means in rsh, ssh, pdsh and clush: a user.
-func checkHostsFile(as, name string) error {
-	if name == "-" {
+// checkHostsFile looks at the file of -l, which as names. It knows what -l means in rsh, ssh, pdsh and clush: a user.
+func (a *arguments) checkHostsFile(as string, c *choice) error {
+	name := c.hostsFile
+	switch inventory := a.origin["inventory"]; {
+	case name == "":
+		return nil
+	case len(c.inventory) > 0 && strings.HasPrefix(inventory, "-"):
+		return usagef("%s and %s both say what to choose hosts from; give one of them, --inventory as often as there are files", as, inventory)
+	case name == "-":
 		return nil
 	}
 	_, err := os.Stat(name)

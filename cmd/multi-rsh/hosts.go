@@ -126,25 +126,11 @@ func hostsFileName(name string) string {
 
 // pick leaves n of the hosts, chosen at random, in their order.
 func (s *selection) pick(n int) {
-	picked := map[int]bool{}
-	for i := s.count - n; i < s.count; i++ { // R. Floyd's: each set of n is as likely as any other
-		if j := rand.IntN(i + 1); picked[j] {
-			picked[i] = true
-		} else {
-			picked[j] = true
-		}
+	hosts := slices.Collect(sample(s.all, s.count, n, rand.IntN))
+	s.count, s.all, s.by = n, slices.Values(hosts), map[string]bool{}
+	for _, host := range hosts {
+		s.by[host.Transport] = true
 	}
-	hosts := make([]transport.Host, 0, n)
-	place := 0
-	by := map[string]bool{}
-	for host := range s.all {
-		if picked[place] {
-			hosts = append(hosts, host)
-			by[host.Transport] = true
-		}
-		place++
-	}
-	s.count, s.all, s.by = n, slices.Values(hosts), by
 }
 
 // limit has --limit-by and the fan-outs of [[hosts]] bound how many hosts run at once. fanout tells of a host which of those it is

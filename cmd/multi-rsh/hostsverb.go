@@ -134,7 +134,7 @@ func (e *env) hostsVerb(args []string) error {
 	switch {
 	case err != nil:
 		return err
-	case a.action == "help":
+	case a.action == "help" || len(a.words) == 1 && a.words[0] == "help":
 		return hostsLine.help(e.Stdout, hostsHelp)
 	case a.action == "man":
 		return e.writeManual(hostsManual)
@@ -286,15 +286,17 @@ func enumerate(words []string) string {
 
 // hosts finds out what says which hosts.
 func (q *hostsQuery) hosts(a *arguments) error {
-	if q.hostsFile != "" {
-		if err := checkHostsFile(a.origin["hosts-file"], q.hostsFile); err != nil {
-			return err
-		}
+	if err := a.checkHostsFile(a.origin["hosts-file"], &q.choice); err != nil {
+		return err
 	}
-	if !q.named() && q.hostsFile == "" && !q.alone {
-		if isTerminal(q.Stdin) {
-			return usagef("hosts %s: no hosts: name them, or let standard input say them", q.name)
-		}
+	switch {
+	case q.named() || q.hostsFile != "":
+	case q.alone && len(q.exclude)+len(q.also) > 0:
+		return usagef("hosts %s: no hosts to leave any out of; name them, as by -a", q.name)
+	case q.alone:
+	case isTerminal(q.Stdin):
+		return usagef("hosts %s: no hosts: name them, or let standard input say them", q.name)
+	default:
 		q.words = []string{"-"}
 	}
 	readers := 0
@@ -314,6 +316,9 @@ func (q *hostsQuery) named() bool { return len(q.include)+len(q.words) > 0 }
 
 // result reads the options about what is written.
 func (q *hostsQuery) result(a *arguments, values *cli.Context) (err error) {
+	if q.is("quiet") && q.is("json") {
+		return usagef("%s writes nothing, and %s asks for something; give one of them", a.origin["quiet"], a.origin["json"])
+	}
 	if text := values.String("separator"); text != "" {
 		if q.is("json") {
 			return usagef("%s is for text, and %s writes none; give one of them", a.origin["separator"], a.origin["json"])
@@ -353,12 +358,10 @@ func (q *hostsQuery) answer() error {
 	if err != nil {
 		return badHosts(err)
 	}
-	return unlessStopped(q.ctx, func() error { // who reads may take long
-		if err := q.does(q, list); err != nil {
-			return err
-		}
-		return q.out.done()
-	})
+	if err := q.does(q, list); err != nil {
+		return err
+	}
+	return q.out.done()
 }
 
 // input is what standard input says, if it is among the hosts.
@@ -380,9 +383,10 @@ func (q *hostsQuery) asWritten(input *written) bool {
 
 // list is the hosts.
 func (q *hostsQuery) list(input *written) (*hostlist.List, error) {
-	texts := q.include
+	texts := slices.Clip(q.include)
 	for _, word := range q.words {
-		if word != "-" || input.text != "" {
+		// An empty word is an empty set, as fold writes it.
+		if empty := strings.Trim(word, blanks) == "" || word == "-" && input.text == ""; !empty {
 			texts = append(texts, word)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -114,9 +115,8 @@ func chunks(r io.Reader, limit int) func(yield func(string, error) bool) {
 				if held < len(buffer) {
 					continue
 				}
-				text := string(buffer[:held])
-				if end = strings.LastIndexByte(text, '\n') + 1; end == 0 {
-					end = strings.LastIndexAny(text, " \t") + 1
+				if end = bytes.LastIndexByte(buffer, '\n') + 1; end == 0 {
+					end = bytes.LastIndexAny(buffer, " \t") + 1
 				}
 				if end == 0 {
 					continue

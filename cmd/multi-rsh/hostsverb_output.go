@@ -26,17 +26,22 @@ func newPrinter(ctx context.Context, w io.Writer, separator string) *printer {
 	return &printer{bufio.NewWriterSize(untilStopped{ctx, w}, 64<<10), separator}
 }
 
-// untilStopped writes until somebody stops us.
+// untilStopped writes until somebody stops us, even if nobody takes what is written.
 type untilStopped struct {
 	ctx context.Context
 	w   io.Writer
 }
 
-func (u untilStopped) Write(p []byte) (int, error) {
+func (u untilStopped) Write(p []byte) (n int, err error) {
+	written := 0 // n may be read when the write is left behind
+	err = unlessStopped(u.ctx, func() (err error) {
+		written, err = u.w.Write(p)
+		return err
+	})
 	if u.ctx.Err() != nil {
 		return 0, context.Cause(u.ctx)
 	}
-	return u.w.Write(p)
+	return written, err
 }
 
 // done writes what is left, and tells whether all could be written.
