@@ -98,7 +98,8 @@ func (t *timeline) crowd(l *level, refs []ref, q quotient, at uint64, active, cu
 			c.fire()
 		}
 		if s := c.tree[1].absent; s != gone && t.passed[len(t.ops)] == t.passed[c.slots[len(c.slots)-1]+1] {
-			l.keep(refs, c.active[s].cuts[0], q.piece(at, end), nil)
+			first := c.active[s].cuts[0]
+			l.keep(refs, first, q.piece(at, end), below(refs, first))
 		}
 		for len(c.ends.cuts) > 0 && c.ends.cuts[0].hi == end {
 			i := place[t.slots[refs[c.ends.cuts[0].ref].mention]]
@@ -142,6 +143,7 @@ func (c *crowd) update(i int) {
 	}
 	c.tree[i] = e
 	for i /= 2; i > 0; i /= 2 {
+		c.t.work++
 		c.tree[i] = c.tree[2*i].then(c.tree[2*i+1])
 	}
 }

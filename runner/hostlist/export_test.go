@@ -29,3 +29,17 @@ func Nodes(l *List) (nodes, spans int) {
 	}
 	return nodes, spans
 }
+
+// Work is how many spans and mentions an evaluation of names alone looks at.
+func Work(tb testing.TB, text string) int {
+	e, err := Parse(text)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var t timeline
+	for _, tm := range e.terms {
+		t.add(tm.op, tm.entries...)
+	}
+	t.run()
+	return t.work
+}

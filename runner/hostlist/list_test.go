@@ -287,6 +287,42 @@ func TestNamesBecomeRanges(t *testing.T) {
 	}
 }
 
+// Items that are read one by one cost no more than sorting them, however they overlap: counted, for n and for 8n of them.
+func TestNoSquare(t *testing.T) {
+	word := func(i int) string { return strings.Map(func(r rune) rune { return r - '0' + 'a' }, fmt.Sprint(i)) }
+	for name, item := range map[string]func(i, n int) string{
+		"names of many shapes":    func(i, n int) string { return fmt.Sprintf(",%c%d", 'a'+i%26, i) },
+		"words":                   func(i, n int) string { return "," + word(i) },
+		"one out at a time":       func(i, n int) string { return fmt.Sprintf("!n%d", i) },
+		"out and in in turn":      func(i, n int) string { return fmt.Sprintf("!n%d,m%d", i, i) },
+		"out and in again":        func(i, n int) string { return fmt.Sprintf("!n%d,n%d", i, i) },
+		"toggled":                 func(i, n int) string { return fmt.Sprintf("^n%d", 7*i) },
+		"the same again":          func(i, n int) string { return ",n[5-1000]" },
+		"narrower and narrower":   func(i, n int) string { return fmt.Sprintf("&n[%d-%d]", i, 2*n-i) },
+		"wider and wider":         func(i, n int) string { return fmt.Sprintf(",m[%d-%d]", n-i, n+i) },
+		"stairs":                  func(i, n int) string { return fmt.Sprintf(",m[%d-%d]", i, i+n) },
+		"nested, in and out":      func(i, n int) string { return fmt.Sprintf("!n[%d-%d],n[%d-%d]", i, 3*n-i, i+1, 3*n-1-i) },
+		"nested, toggled":         func(i, n int) string { return fmt.Sprintf("^n[%d-%d]", i, 3*n-i) },
+		"nested, two numbers":     func(i, n int) string { return fmt.Sprintf("!n[%d-%d].dc1,n[%d-%d].dc1", i, 3*n-i, i+1, 3*n-1-i) },
+		"racks":                   func(i, n int) string { return fmt.Sprintf(",r%dn[1-40]", i) },
+		"racks, one node out":     func(i, n int) string { return fmt.Sprintf(",r%dn[1-40]!r%dn7", i, i) },
+		"one rack, one node more": func(i, n int) string { return fmt.Sprintf(",r1n[1-%d]", i+1) },
+		"addresses":               func(i, n int) string { return fmt.Sprintf(",10.%d.%d.%d", i%7, i/256, i%256) },
+	} {
+		work := func(n int) int {
+			var text strings.Builder
+			text.WriteString("n[0-100000],n[0-100000].dc1")
+			for i := range n {
+				text.WriteString(item(i, n))
+			}
+			return hostlist.Work(t, text.String())
+		}
+		if few, many := work(500), work(4000); many > 8*2*few {
+			t.Errorf("%s: work of %d for 500 items, %d for 4000", name, few, many)
+		}
+	}
+}
+
 func TestManyAlike(t *testing.T) {
 	var expr, except []string
 	for i := range 600 {

@@ -35,6 +35,7 @@ type timeline struct {
 	passed  []int32 // passed[s]: the intersections among the first s slots
 	alone   []bool  // by slot: a name with this one mention is in the result
 	levels  []level // scratch space, by number of coordinates left
+	work    int     // spans and mentions looked at, for tests of what an expression costs
 }
 
 // add appends one operation, on all the names of entries.
@@ -194,6 +195,7 @@ func (t *timeline) decide(k int, refs []ref, out []fate) {
 		l.base = append(l.base, int32(n))
 		n += len(r.node.spans)
 	}
+	t.work += n
 	l.cuts = slices.Grow(l.cuts[:0], n)
 	for i, r := range refs {
 		for j, s := range r.node.spans {
@@ -272,10 +274,11 @@ func (t *timeline) survivors(mentions []int32) func(yield func(int) bool) {
 
 // cell decides the fate of the numbers of piece, all of which the cuts have, and no others do.
 func (t *timeline) cell(k int, l *level, refs []ref, cuts []cut, piece span) {
+	t.work += len(cuts)
 	if k == 1 {
 		if len(cuts) == 1 {
 			if t.alone[t.slots[refs[cuts[0].ref].mention]] {
-				l.keep(refs, cuts[0], piece, nil)
+				l.keep(refs, cuts[0], piece, below(refs, cuts[0]))
 			}
 			return
 		}
@@ -284,7 +287,7 @@ func (t *timeline) cell(k int, l *level, refs []ref, cuts []cut, piece span) {
 			l.mentions = append(l.mentions, refs[c.ref].mention)
 		}
 		for i := range t.survivors(l.mentions) {
-			l.keep(refs, cuts[i], piece, nil)
+			l.keep(refs, cuts[i], piece, below(refs, cuts[i]))
 		}
 		return
 	}
@@ -300,6 +303,23 @@ func (t *timeline) cell(k int, l *level, refs []ref, cuts []cut, piece span) {
 			l.keep(refs, cuts[i], piece, f.node)
 		}
 	}
+}
+
+// below is what follows the numbers of a cut.
+func below(refs []ref, c cut) *node { return refs[c.ref].node.kid(int(c.span)) }
+
+// sameBelow reports whether the same names follow the numbers of all cuts, none of them twice.
+func sameBelow(refs []ref, cuts []cut) bool {
+	first := below(refs, cuts[0])
+	if first.loose {
+		return false
+	}
+	for _, c := range cuts[1:] {
+		if !equal(first, below(refs, c)) {
+			return false
+		}
+	}
+	return true
 }
 
 // keep has the numbers of piece, which are the next ones of the span of c, in the result, with below under each.
@@ -354,6 +374,9 @@ func (t *timeline) assemble(l *level, i int, before *node) fate {
 
 // sweep decides the fate of cuts that overlap, sorted by their low ends: cell by cell.
 func (t *timeline) sweep(k int, l *level, refs []ref, cuts []cut) {
+	if k > 1 && sameBelow(refs, cuts) {
+		k = 1 // n[1-9].dc1 and n[5-12].dc1 differ here alone
+	}
 	// Spans of one step and one remainder are consecutive when divided by it. Spans of several steps are taken apart.
 	step, several := uint64(0), false
 	for _, c := range cuts {

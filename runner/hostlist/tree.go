@@ -173,6 +173,14 @@ func (t *node) add(s span, step uint64, kid *node) {
 	}
 }
 
+// equal reports whether a and b are the same tree.
+func equal(a, b *node) bool {
+	if a == b {
+		return true
+	}
+	return a.n == b.n && a.loose == b.loose && slices.Equal(a.spans, b.spans) && slices.EqualFunc(a.kids, b.kids, equal)
+}
+
 // product makes the tree of all combinations of the numbers of each axis.
 func product(axes [][]span) *node {
 	var t *node
