@@ -38,6 +38,49 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
+// Files that repeat and contradict themselves in all ways take no more time for a line than others.
+func BenchmarkCrowded(b *testing.B) {
+	const n = 10_000
+	for _, bb := range []struct {
+		name, before string
+		line         func(i int) string
+		after        string
+	}{
+		{"the same line", "", func(int) string { return "n1 user=a\n" }, ""},
+		{"labels of one host", "", func(i int) string { return fmt.Sprintf("n1 label=l%d:x\n", i%1000) }, ""},
+		{"labels of one host and another", "", func(i int) string { return fmt.Sprintf("n1,m%d label=l%d:x\n", i, i%1000) }, ""},
+		{"the same addresses", "", func(int) string { return "n[1-9] addr=a[1-9]\n" }, ""},
+		{"ranges that overlap", "", func(i int) string { return fmt.Sprintf("n[%d-%d] user=a\n", i, i+1000) }, ""},
+		{"ranges apart", "", func(i int) string { return fmt.Sprintf("n[%d0-%d9] user=a%d\n", i, i, i) }, ""},
+		{"hosts of a range", "n[0-9999] user=a\n", func(i int) string { return fmt.Sprintf("n%d user=a port=5\n", i) }, ""},
+		{"targets", "", func(i int) string { return fmt.Sprintf("root@n%d\n", i) }, ""},
+		{"sections", "", func(i int) string { return fmt.Sprintf("[s%d] label=s:s%d\nn%d\n", i, i, i) }, ""},
+		{"sections of the same hosts", "", func(i int) string { return fmt.Sprintf("[s%d] user=u\nn[1-99]\n", i) }, ""},
+		{"sections in one", "[all] label=s:all\n", func(i int) string { return fmt.Sprintf("[s%d] label=s:s%d\nn%d\n[all:children]\ns%d\n", i, i, i, i) }, ""},
+		{"hosts that settle it", "[a] user=a\nn[0-9999]\n[b] user=b\nn[0-9999]\n[c]\n", func(i int) string { return fmt.Sprintf("n%d user=c\n", i) }, ""},
+		{"sections in sections", "", func(i int) string {
+			text := fmt.Sprintf("[s%d] label=s:s%d\nn%d\n", i, i, i)
+			if i%500 < 499 { // deep, and no deeper than can be
+				text += fmt.Sprintf("[s%d:children]\ns%d\n", i, i+1)
+			}
+			return text
+		}, ""},
+	} {
+		var text strings.Builder
+		text.WriteString(bb.before)
+		for i := range n {
+			text.WriteString(bb.line(i))
+		}
+		text.WriteString(bb.after)
+		b.Run(bb.name, func(b *testing.B) {
+			for b.Loop() {
+				choose(b, read(b, text.String()), "x")
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/line")
+		})
+	}
+}
+
 // What a host costs when its turn comes, by what is set for it.
 func BenchmarkHosts(b *testing.B) {
 	const ranges = "node[0-99999].example.com"

@@ -54,8 +54,8 @@ type known struct {
 	reversed bool
 }
 
-// allGroups are the groups of sources; without sources, those that can be written without one. Where a host is named, reversed says of which ones it is
-// known that the host is in them. Unless all must be there, a default source that cannot list its groups has none.
+// allGroups are the groups of sources; without sources, those that can be written without one. Where a host is named, reversed says of
+// which ones it is known that the host is in them. Unless all must be there, a default source that cannot list its groups has none.
 func (q *query) allGroups(sources []string, host string, must bool) (all []Group, reversed map[Group]bool, err error) {
 	plain := len(sources) == 0
 	if plain {
@@ -167,8 +167,8 @@ func (inv *Inventory) GroupsOf(ctx context.Context, host string, sources ...stri
 	return in, nil
 }
 
-// Regroup writes hosts as an expression with groups of the sources in it: groups all of whose hosts are among these, the one that adds most first, and what
-// is left folded. Without sources, the groups are those of Groups without sources.
+// Regroup writes hosts as an expression with groups of the sources in it: groups all of whose hosts are among these, the one that adds
+// most first, and what is left folded. Without sources, the groups are those of Groups without sources.
 func (inv *Inventory) Regroup(ctx context.Context, hosts *hostlist.List, sources ...string) (string, error) {
 	q, done := inv.ask(ctx)
 	defer done()

@@ -139,8 +139,8 @@ type reader struct {
 
 func (r *reader) at() place { return place{r.name, r.line} }
 
-// ReadFile reads a hosts file into the inventory, before hosts are selected. A file that has been read already is not read again. Errors begin with the file's name
-// and, where there is one, the line, and wrap a *hostlist.SyntaxError where an expression is at fault.
+// ReadFile reads a hosts file into the inventory, before hosts are selected. A file that has been read already is not read again. Errors
+// begin with the file's name and, where there is one, the line, and wrap a *hostlist.SyntaxError where an expression is at fault.
 func (inv *Inventory) ReadFile(path string) error {
 	inv.main.names = append(inv.main.names, path)
 	return (&reader{Inventory: inv, book: inv.main}).file(path, "")

@@ -5,7 +5,8 @@
 //	groups.Source ──────────►└───────────┘       │                 └ names, and layers of settings to look each name up in
 //	                                             └ fetches the groups that are named, and those in them, before any host is made
 //
-// A Selection is a list of names, which may be a million, and costs nothing for each of them until it is iterated over. The settings of a host are looked up when its turn comes.
+// A Selection is a list of names, which may be a million, and costs nothing for each of them until it is iterated over. The settings of a
+// host are looked up when its turn comes.
 //
 // # The hosts file
 //
@@ -19,39 +20,44 @@
 // It is UTF-8 with or without a byte order mark; lines end with LF or CRLF, the last one with either or nothing. A file
 // that is no such text is refused at the first line that shows it, however large the file is.
 //
-// The hosts of a line are those of its expression, in which groups and ^FILE may stand, but not wildcards: these would choose from the hosts that the file is there to
-// say. The value of addr= is an expression too, with one name for each host of the line. label= sets labels, as label=rack:r1,row:7, and may be repeated for others.
+// The hosts of a line are those of its expression, in which groups and ^FILE may stand, but not wildcards: these would choose from the
+// hosts that the file is there to say. The value of addr= is an expression too, with one name for each host of the line. label= sets
+// labels, as label=rack:r1,row:7, and may be repeated for others.
 //
-// [web] begins a section: hosts of the lines up to the next are in the group web, and what stands after it is set for all hosts of the group. A section may be begun
-// again, and adds to what it has. [web:children] does so with groups instead of hosts: names of sections, or of groups of a source as SOURCE:GROUP. A line that begins with a
-// set of numbers or with an IPv6 address in brackets is no section.
+// [web] begins a section: hosts of the lines up to the next are in the group web, and what stands after it is set for all hosts of the
+// group. A section may be begun again, and adds to what it has. [web:children] does so with groups instead of hosts: names of sections, or
+// of groups of a source as SOURCE:GROUP. A line that begins with a set of numbers or with an IPv6 address in brackets is no section.
 //
-// include FILE reads another file, and with wildcards in its last parts all those that match, in the order of their names. FILE is looked for beside the file
-// that includes it. It begins outside of all sections, and afterwards the section goes on that the include stands in. A file is read once, and one that includes itself is refused.
+// include FILE reads another file, and with wildcards in its last parts all those that match, in the order of their names. FILE is looked
+// for beside the file that includes it. It begins outside of all sections, and afterwards the section goes on that the include stands in.
+// A file is read once, and one that includes itself is refused.
 //
 // # What holds for a host
 //
 // For each setting by itself, the first of these that sets it:
 //
-//  1. the expression of the run, in rsh:root@n1:514
+//  1. the expression of the run, as rsh:root@n1:514
 //  2. the lines of hosts files that name the host
 //  3. the sections that the host is in, and a section inside another one before that other one
 //  4. the sources of groups, those alone that are the default or have been asked for a group
 //  5. the [[hosts]] of the configuration, in their order
 //  6. the defaults
 //
-// Two lines that set one thing differently for a host contradict each other, and so do two sections unless one is inside the other or a line of the host's own sets it. That is an error
-// that names both places.
+// Two lines that set one thing differently for a host contradict each other, and so do two sections unless one is inside the other or a
+// line of the host's own sets it. That is an error that names both places.
 //
 // # Groups
 //
-// @web is a section, or else a group of the default source; @slurm:batch is the source's that has the name slurm, and @hosts:web the section. @* is all hosts of the hosts files, or where these have none, of the
-// default source; @slurm:* all of a source. What a source says may name other groups of it. Select asks for all groups that it needs, a level at a time and those of one
-// level at the same time, each once, and all within one deadline. A group that is in itself is an error that names the chain.
+// @web is a section, or else a group of the default source; @slurm:batch is the source's that has the name slurm, and @hosts:web the
+// section. @* is all hosts of the hosts files, or where these have none, of the default source; @slurm:* all of a source. What a source
+// says may name other groups of it. Select asks for all groups that it needs, a level at a time and those of one level at the same time,
+// each once, and all within one deadline. What it needs is also what settings depend on: a line "@slurm:batch user=ops" has Slurm asked
+// in every run, whatever the hosts. A group that is in itself is an error that names the chain.
 //
 // # Who owns what
 //
-// An Inventory is for one goroutine and has none of its own when a method has returned. Sources are called by several at a time. A Selection does not change any more.
+// An Inventory is for one goroutine and has none of its own when a method has returned. Sources are called by several at a time. A
+// Selection does not change any more.
 package inventory
 
 import (
@@ -123,8 +129,8 @@ func New(o Options) *Inventory {
 	return inv
 }
 
-// Match sets something for the hosts of an expression, as a [[hosts]] of the configuration at a place does. What hosts files set goes before that, and
-// so does an earlier Match. Wildcards select from the hosts of a run, and need not match any.
+// Match sets something for the hosts of an expression, as a [[hosts]] of the configuration at a place does. What hosts files set goes
+// before that, and so does an earlier Match. Wildcards select from the hosts of a run, and need not match any.
 func (inv *Inventory) Match(expr, place string, set Settings) error {
 	e, err := hostlist.Parse(expr)
 	if err != nil {
@@ -164,9 +170,9 @@ func (inv *Inventory) claims(at place, hosts *hostlist.List, targets []hostlist.
 	return all, nil
 }
 
-// Select finds the hosts of expressions, which are read as one with commas between them, without those of the others. Groups are fetched first, and a
-// group that cannot be fetched is an error which names its source. The selection may be empty. An error wraps a *hostlist.SyntaxError
-// where an expression is at fault.
+// Select finds the hosts of expressions, which are read as one with commas between them, without those of the others. Groups are fetched
+// first, and a group that cannot be fetched is an error which names its source. The selection may be empty. An error wraps a
+// *hostlist.SyntaxError where an expression is at fault.
 func (inv *Inventory) Select(ctx context.Context, include, exclude []string) (*Selection, error) {
 	q, done := inv.ask(ctx)
 	defer done()
@@ -325,39 +331,34 @@ func (q *query) nearest(cs []keyed) []keyed {
 	if !slices.ContainsFunc(cs, func(c keyed) bool { return c.value != cs[0].value }) {
 		return cs
 	}
-	claimed := map[*node][]*hostlist.List{}
+	claimed := map[*node]*hostlist.List{}
 	for _, c := range cs {
-		claimed[c.group] = append(claimed[c.group], c.hosts)
+		claimed[c.group] = c.hosts
 	}
 	left := slices.Clone(cs)
 	for i, c := range cs {
-		var inside []*hostlist.List
-		for n := range q.inside(c.group) {
-			inside = append(inside, claimed[n]...)
-		}
-		left[i].hosts = c.hosts.Difference(union(inside))
+		left[i].hosts = c.hosts.Difference(union(q.inside(c.group, claimed, map[*node]bool{})))
 	}
 	return left
 }
 
-// inside are the groups in a group.
-func (q *query) inside(n *node) map[*node]bool {
-	all := map[*node]bool{}
-	var add func(*node)
-	add = func(m *node) {
-		for _, p := range m.parts {
-			refs, _ := q.refs(p, m)
-			for _, m := range refs {
-				if !all[m] {
-					all[m] = true
-					add(m)
-				}
+// inside are the hosts of the claimed groups in a group. What is in a claimed one is among that one's hosts.
+func (q *query) inside(n *node, claimed map[*node]*hostlist.List, seen map[*node]bool) (lists []*hostlist.List) {
+	for _, p := range n.parts {
+		refs, _ := q.refs(p, n)
+		for _, m := range refs {
+			if seen[m] {
+				continue
+			}
+			seen[m] = true
+			if hosts := claimed[m]; hosts != nil {
+				lists = append(lists, hosts)
+			} else {
+				lists = append(lists, q.inside(m, claimed, seen)...)
 			}
 		}
 	}
-	add(n)
-	delete(all, n)
-	return all
+	return lists
 }
 
 // sourceSettings adds what the sources set that are the default, or that have been asked for groups.
@@ -449,8 +450,8 @@ func (s *Selection) Len() int { return s.names.Len() }
 // Names are the hosts' names.
 func (s *Selection) Names() *hostlist.List { return s.names }
 
-// Hosts iterates over the hosts, each made when its turn comes. Of what is not set for a host, defaults hold; its Name does not matter. Hosts may have
-// one map Vars for several of them, which nobody may change.
+// Hosts iterates over the hosts, each made when its turn comes. Of what is not set for a host, defaults hold; its Name does not matter.
+// Hosts may have one map Vars for several of them, which nobody may change.
 func (s *Selection) Hosts(defaults transport.Host) iter.Seq[transport.Host] {
 	return func(yield func(transport.Host) bool) {
 		for name := range s.names.All() {
@@ -481,8 +482,8 @@ func (s *Selection) host(name string, defaults transport.Host) transport.Host {
 	return h
 }
 
-// Transports are those that the hosts are reached by, with the default for hosts that none is set for. Few hosts are looked at for it: those for which
-// one is set, until all have come up.
+// Transports are those that the hosts are reached by, with the default for hosts that none is set for. Few hosts are looked at for it:
+// those for which one is set, until all have come up.
 func (s *Selection) Transports(byDefault string) map[string]bool {
 	by, possible := map[string]bool{}, map[string]bool{}
 	var set []*hostlist.List

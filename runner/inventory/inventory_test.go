@@ -272,9 +272,9 @@ type endless struct {
 }
 
 func (e *endless) Read(b []byte) (int, error) {
-	for i := range b {
-		b[i] = e.text[e.at]
-		e.at = (e.at + 1) % len(e.text)
+	for n := 0; n < len(b); {
+		c := copy(b[n:], e.text[e.at:])
+		n, e.at = n+c, (e.at+c)%len(e.text)
 	}
 	return len(b), nil
 }

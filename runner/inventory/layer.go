@@ -52,8 +52,8 @@ type keyed struct {
 	hosts *hostlist.List
 }
 
-// layer is what the places of one kind set. But for what other layers overrule, no host has two values for one key in it; so however often files repeat
-// themselves, a look-up finds no more than there are keys.
+// layer is what the places of one kind set. But for what other layers overrule, no host has two values for one key in it; so however often
+// files repeat themselves, a look-up finds no more than there are keys.
 type layer struct {
 	one        map[string][]setting // of hosts that have claims of their own
 	index      hostlist.Index[*setting]
@@ -89,8 +89,9 @@ func ordered(claims []claim) *layer {
 func build(claims []claim, r rules) (*layer, error) {
 	l := &layer{}
 	var keys []string
+	var alone []*claim // of one host each
 	by := map[string][]keyed{}
-	reached := map[string][]string{} // hosts of claims of their own, by their transports
+	reached := map[string][]string{} // their hosts, by transports
 	for i := range claims {
 		c := &claims[i]
 		if c.name != "" {
@@ -102,6 +103,7 @@ func build(claims []claim, r rules) (*layer, error) {
 				return nil, err
 			}
 			l.one[c.name] = set
+			alone = append(alone, c)
 			if s := find(c.set, keyTransport); s != nil {
 				reached[s.value] = append(reached[s.value], c.name)
 			}
@@ -136,9 +138,8 @@ func build(claims []claim, r rules) (*layer, error) {
 		for _, b := range buckets {
 			l.index.Add(b.hosts, b.set)
 		}
-		for i := range claims {
-			c := &claims[i]
-			if s := find(c.set, key); c.name != "" && s != nil && l.indexes(c.name, *s) {
+		for _, c := range alone {
+			if s := find(c.set, key); s != nil && l.indexes(c.name, *s) {
 				return nil, clash(c.name, key, claims)
 			}
 		}
@@ -178,22 +179,18 @@ func merged(set []setting, c *claim, claims []claim) ([]setting, error) {
 	return set, nil
 }
 
-// clash is the error that two of the claims contradict each other about a host's key: the first one of all, and the first that sets something else.
+// clash is the error that two of the claims contradict each other about a host's key: the first one of all, and the first that sets
+// something else.
 func clash(host, key string, claims []claim) error {
-	var before keyed
+	var about []keyed
 	for i := range claims {
 		c := &claims[i]
-		s := find(c.set, key)
-		if s == nil || !c.has(host) {
-			continue
-		}
-		if before.claim == nil {
-			before = keyed{claim: c, setting: s}
-		} else if s.of(host) != before.of(host) {
-			return contradiction(host, before, keyed{claim: c, setting: s})
+		if s := find(c.set, key); s != nil && c.has(host) {
+			about = append(about, keyed{claim: c, setting: s})
 		}
 	}
-	panic("inventory: no contradiction")
+	other := slices.IndexFunc(about, func(k keyed) bool { return k.of(host) != about[0].of(host) })
+	return contradiction(host, about[0], about[other])
 }
 
 // bucket is the hosts that have the same value for a key.
@@ -225,8 +222,8 @@ func bucketed(cs []keyed) []bucket {
 	return buckets
 }
 
-// disjoint is the claims of one key by their values, without those that say again what is known of all of their hosts. It goes through all hosts, as
-// is needed only where claims overlap: in a file that contradicts itself, or that gives hosts the same address twice.
+// disjoint is the claims of one key by their values, without those that say again what is known of all of their hosts. It goes through all
+// hosts, as is needed only where claims overlap: in a file that contradicts itself, or that gives hosts the same address twice.
 func disjoint(cs []keyed, r rules) ([]bucket, error) {
 	const most = 2 * hostlist.MaxHosts
 	type first struct {

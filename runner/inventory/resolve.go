@@ -89,8 +89,8 @@ func (e *lateError) Error() string {
 // Is makes it a deadline like any other.
 func (e *lateError) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// find is the node that a reference means: on the command line and in the configuration (a book of nil), in a hosts file, or in what a source
-// says.
+// find is the node that a reference means: on the command line and in the configuration (a book of nil), in a hosts file, or in what a
+// source says.
 func (q *query) find(ref hostlist.GroupRef, in *book, from *source) (*node, error) {
 	switch {
 	case from != nil && ref.Source == "":
@@ -152,7 +152,8 @@ func (q *query) refs(p *part, n *node) ([]*node, error) {
 	return all, nil
 }
 
-// fetch asks the sources for all groups among the nodes, those in them, those in those, and so on: a level at a time, and all of a level at once.
+// fetch asks the sources for all groups among the nodes, those in them, those in those, and so on: a level at a time, and all of a level
+// at once.
 func (q *query) fetch(level []*node) error {
 	seen := map[*node]bool{}
 	for depth := 0; len(level) > 0; depth++ {
