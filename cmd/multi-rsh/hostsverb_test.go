@@ -373,3 +373,48 @@ func TestAgainstNodeset(t *testing.T) {
 		}
 	}
 }
+
+// Folded as it is read or not, the text means the same hosts, or is refused.
+func FuzzReadFolded(f *testing.F) {
+	for _, text := range []string{
+		"n1 n2\nn3", "n2,n1 # n9\n#\nn[3-4]!n1 n1", "a,,b", "a\n,\nb", "a,#b\nc", "a#b", "b a&b", "a b^b c", "n1 -n1", "n1 n2 /2$/", "n01 n1 -/0/ # x",
+		"::1 10.0.0.0/30", "a1 @web", "a\x00b", "\xff", "-a", ".a", "a.. _ 1", "a, \r\n b,",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		whole, err := readExpression(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		folded, err := readFolded(iotest.HalfReader(strings.NewReader(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if whole.text == "" || folded.text == "" {
+			if whole.text != folded.text {
+				t.Fatalf("%q: read as %q, and folded as %q", text, whole.text, folded.text)
+			}
+			return
+		}
+		want, wantErr := hostlist.Hosts(whole.text)
+		got, err := hostlist.Hosts(folded.text)
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("%q: %v, and folded %v", text, wantErr, err)
+		}
+		if err != nil {
+			folded.place(err, folded.text, 0)
+			whole.place(wantErr, whole.text, 0)
+			return
+		}
+		if want.Len() > 100_000 {
+			return
+		}
+		if diff := cmp.Diff(slices.Sorted(want.All()), slices.Sorted(got.All())); diff != "" {
+			t.Fatalf("%q: -whole +folded:\n%s", text, diff)
+		}
+		if folded.plain() && hostlist.Fold(want.All()) != folded.text {
+			t.Fatalf("%q: %s, want %s", text, folded.text, hostlist.Fold(want.All()))
+		}
+	})
+}
