@@ -125,6 +125,7 @@ func (d *dice) item() (text string, names []string) {
 func checkAlgebra(t *testing.T, d dice) {
 	m := model{dup: d.roll(4) == 0}
 	hostlist.Crowded(t, []int{0, 1, 32}[d.roll(3)])
+	hostlist.Window(t, []int{1, 1 << 16}[d.roll(2)])
 	var text strings.Builder
 	refused := false
 	regexps := []string{"1", "[2-5]$", "^a", "x"}

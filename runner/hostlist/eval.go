@@ -117,17 +117,22 @@ func (e *Expr) Exclude(from *List, s *Scope) (*List, error) {
 	for i, h := range t.hit[len(from.entries):] {
 		hit[x.entries[i].term] = hit[x.entries[i].term] || h
 	}
-	var names []entry // those that stand alone must all be there
+	// Of a run of plain names each must be there, and of any other term one. The first that fails is the error.
+	var names []entry
+	bad := -1
 	for i, en := range x.entries {
-		switch {
-		case e.terms[en.term].names:
+		if e.terms[en.term].names {
 			names = append(names, en)
-		case !hit[en.term]:
-			return nil, ev.missed(int(en.term), x.entries[i].first(), from)
+		} else if !hit[en.term] && (bad < 0 || en.term < x.entries[bad].term) {
+			bad = i
 		}
 	}
-	if missing := (&List{entries: names}).Difference(from); missing.n > 0 {
-		return nil, ev.missed(int(missing.entries[0].term), missing.entries[0].first(), from)
+	missing := (&List{entries: names}).Difference(from)
+	switch {
+	case missing.n > 0 && (bad < 0 || missing.entries[0].term < x.entries[bad].term):
+		return nil, ev.missed(&missing.entries[0], from)
+	case bad >= 0:
+		return nil, ev.missed(&x.entries[bad], from)
 	}
 	return rest, nil
 }
@@ -274,7 +279,7 @@ func (ev *evaluation) finish(t *timeline, done, n int) (*List, error) {
 		if len(ev.found[i]) == 0 {
 			return nil, ev.expr.fail(tm.off, "this excludes nothing: %s has no hosts", ev.expr.text[tm.off:tm.end])
 		}
-		return nil, ev.missed(i, ev.found[i][0].first(), before)
+		return nil, ev.missed(&ev.found[i][0], before)
 	}
 	if l.n > MaxHosts {
 		sum := 0
@@ -287,13 +292,13 @@ func (ev *evaluation) finish(t *timeline, done, n int) (*List, error) {
 	return l, nil
 }
 
-// missed is the error for the i-th term, which excludes name, among others, where none of them is among the hosts.
-func (ev *evaluation) missed(i int, name string, hosts *List) error {
-	t := &ev.expr.terms[i]
+// missed is the error for a term that excludes the names of e, among others, where none of them is among the hosts.
+func (ev *evaluation) missed(e *entry, hosts *List) error {
+	t, name := &ev.expr.terms[e.term], e.first()
 	off := t.off
 	if t.names {
 		text := ev.expr.text[:t.end]
-		for off < len(text) { // the terms of a run are names, blanks and commas
+		for off < len(text) { // the items of a run are names, with blanks and commas between them
 			end := off
 			for end < len(text) && !endsItem(text[end]) {
 				end++

@@ -3,10 +3,15 @@ package hostlist
 import "testing"
 
 // Crowded sets how many overlapping mentions are a crowd, for one test.
-func Crowded(tb testing.TB, n int) {
-	before := crowded
-	crowded = n
-	tb.Cleanup(func() { crowded = before })
+func Crowded(tb testing.TB, n int) { set(tb, &crowded, n) }
+
+// Window sets how many numbers are taken apart at a time, for one test.
+func Window(tb testing.TB, n int) { set(tb, &window, n) }
+
+func set(tb testing.TB, v *int, to int) {
+	before := *v
+	*v = to
+	tb.Cleanup(func() { *v = before })
 }
 
 // Nodes is how many nodes and spans a list has: what it costs to keep it.

@@ -181,41 +181,61 @@ func TestCaret(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{
-		"node[001-640]!node007", "r[1-3]n[1-4],a b", "[1,11][1,11]x", "n[0-8/2],!n4", "fe80::1%eth0,[::1]", "a[", "東京[1-", "foo[9-011]",
-		"n[1-3,2]!n[2-9],n2", "a1,a01,a001", ",,", "a!", "x[00-3]-y[7]z",
-	} {
-		f.Add(s)
+	for _, text := range refused {
+		f.Add(text)
 	}
-	f.Fuzz(func(t *testing.T, expr string) {
-		l, err := hostlist.Hosts(expr)
+	for _, text := range []string{
+		"node[001-640]!node007", "r[1-3]n[1-4],a b", "[1,11][1,11]x", "n[0-8/2],!n4", "fe80::1%eth0,[::1]", "東京[1-2]", "n[1-3,2]!n[2-9],n2", "a1,a01,a001",
+		"x[00-3]-y[7]z", "rsh:root@@web:22,@src:*&w*", "10.1.0.0/28!10.1.0.[1-3]", "[2001:db8::/126]:22", "*&/e|1/!web1^n[1-9/3],-n7 ^hosts.txt", `/\/|[,! ]/,a`, "@rack[1-2]^@last.failed,",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		e, err := hostlist.Parse(text)
 		if err != nil {
-			se, ok := err.(*hostlist.SyntaxError)
-			if !ok || se.Offset < 0 || se.Offset > len(expr) || se.Msg == "" {
-				t.Fatalf("Parse(%q) = %#v", expr, err)
-			}
-			if caret := se.Caret(); strings.Count(caret, "\n") != 1 || !utf8.ValidString(caret) || len(se.Error()) > 1000 {
-				t.Fatalf("Parse(%q): caret %q", expr, caret)
+			checkRefusal(t, text, err)
+			return
+		}
+		scope := testScope()
+		s, err := e.Eval(scope)
+		if err != nil {
+			if !strings.Contains(err.Error(), "there is no group @") && !strings.Contains(err.Error(), ": no such file") {
+				checkRefusal(t, text, err)
 			}
 			return
 		}
-		if l.Len() > 2000 {
+		if _, err := e.Exclude(mustParse(t, "a,n[1-12],web[1-3].example.com"), scope); err != nil && !strings.Contains(err.Error(), "there is no group @") && !strings.Contains(err.Error(), ": no such file") {
+			checkRefusal(t, text, err)
+		}
+		if s.Hosts.Len() > 2000 {
 			return
 		}
-		names := expand(l)
-		if l.Len() != len(names) {
-			t.Fatalf("Parse(%q): Len() = %d, All has %d", expr, l.Len(), len(names))
+		names := expand(s.Hosts)
+		if s.Hosts.Len() != len(names) {
+			t.Fatalf("%q: Len() = %d, All has %d", text, s.Hosts.Len(), len(names))
 		}
 		seen := map[string]bool{}
 		for _, n := range names {
-			if seen[n] || !l.Contains(n) {
-				t.Fatalf("Parse(%q): %q twice or not contained", expr, n)
+			if seen[n] || !s.Hosts.Contains(n) {
+				t.Fatalf("%q: %q twice or not contained", text, n)
 			}
 			seen[n] = true
 			if diff := cmp.Diff([]string{n}, expand(mustParse(t, n))); diff != "" {
-				t.Fatalf("Parse(%q) has the name %q, which is no name:\n%s", expr, n, diff)
+				t.Fatalf("%q has the name %q, which is no name:\n%s", text, n, diff)
 			}
 		}
 		checkFold(t, names)
 	})
+}
+
+// checkRefusal checks what every error of an expression has.
+func checkRefusal(t *testing.T, text string, err error) {
+	t.Helper()
+	se, ok := err.(*hostlist.SyntaxError)
+	if !ok || se.Expr != text || se.Offset < 0 || se.Offset > len(text) || se.Msg == "" || !utf8.ValidString(se.Msg) {
+		t.Fatalf("%q: error %#v", text, err)
+	}
+	if caret := se.Caret(); strings.Count(caret, "\n") != 1 || !utf8.ValidString(caret) || strings.Contains(se.Error(), "\n") {
+		t.Fatalf("%q: caret %q", text, caret)
+	}
 }

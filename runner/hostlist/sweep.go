@@ -372,37 +372,74 @@ func (t *timeline) assemble(l *level, i int, before *node) fate {
 	return fate{after, true}
 }
 
-// sweep decides the fate of cuts that overlap, sorted by their low ends: cell by cell.
+// sweep decides the fate of cuts that overlap and are sorted by their low ends.
 func (t *timeline) sweep(k int, l *level, refs []ref, cuts []cut) {
 	if k > 1 && sameBelow(refs, cuts) {
 		k = 1 // n[1-9].dc1 and n[5-12].dc1 differ here alone
 	}
 	// Spans of one step and one remainder are consecutive when divided by it. Spans of several steps are taken apart.
-	step, several := uint64(0), false
+	step := uint64(0)
 	for _, c := range cuts {
-		if s := refs[c.ref].node.spans[c.span]; s.lo != s.hi {
-			several = several || step != 0 && s.step != step
+		switch s := refs[c.ref].node.spans[c.span]; {
+		case s.lo == s.hi:
+		case step == 0:
 			step = s.step
+		case step != s.step:
+			t.apart(k, l, refs, cuts)
+			return
 		}
 	}
-	q := quotient{step: 1}
-	if several || step > 1 {
-		if !several {
-			q = quotient{step: step, rest: 1<<62/step + 1}
+	if step <= 1 {
+		t.cells(k, l, refs, cuts, quotient{step: 1})
+		return
+	}
+	q := quotient{step: step, rest: 1<<62/step + 1}
+	l.cluster = l.cluster[:0]
+	for _, c := range cuts {
+		l.cluster = append(l.cluster, cut{q.divide(c.lo), q.divide(c.hi), c.ref, c.span})
+	}
+	l.spare = sortCuts(l.cluster, l.spare)
+	t.cells(k, l, refs, l.cluster, q)
+}
+
+// window is how many numbers, about, apart has at a time. (Tests lower it.)
+var window = 1 << 16
+
+// apart sweeps cuts of several steps as single numbers: a window of them after the other, as all could be too many.
+func (t *timeline) apart(k int, l *level, refs []ref, cuts []cut) {
+	lo, hi, n := cuts[0].lo, uint64(0), 0
+	for _, c := range cuts {
+		hi = max(hi, c.hi)
+		if s := refs[c.ref].node.spans[c.span]; s.step > 1 {
+			n += s.count()
+		} else {
+			n++
 		}
+	}
+	width := (hi-lo)/uint64(n/max(window, 8*len(cuts))+1) + 1
+	for ; lo <= hi; lo += width {
+		end := min(hi, lo+width-1)
 		l.cluster = l.cluster[:0]
 		for _, c := range cuts {
-			if s := refs[c.ref].node.spans[c.span]; several && s.step > 1 {
-				for v := c.lo; v <= c.hi; v += s.step {
+			step := refs[c.ref].node.spans[c.span].step
+			from, to := max(c.lo, lo), min(c.hi, end)
+			switch {
+			case from > to:
+			case step == 1:
+				l.cluster = append(l.cluster, cut{from, to, c.ref, c.span})
+			default:
+				for v := c.lo + (from-c.lo+step-1)/step*step; v <= to; v += step {
 					l.cluster = append(l.cluster, cut{v, v, c.ref, c.span})
 				}
-				continue
 			}
-			l.cluster = append(l.cluster, cut{q.divide(c.lo), q.divide(c.hi), c.ref, c.span})
 		}
-		cuts = l.cluster
-		l.spare = sortCuts(cuts, l.spare)
+		l.spare = sortCuts(l.cluster, l.spare)
+		t.cells(k, l, refs, l.cluster, quotient{step: 1})
 	}
+}
+
+// cells goes through sorted cuts, of which q has divided the numbers, cell by cell.
+func (t *timeline) cells(k int, l *level, refs []ref, cuts []cut, q quotient) {
 	active := l.active[:0]
 	for at := uint64(0); len(cuts) > 0 || len(active) > 0; {
 		if len(active) == 0 {
