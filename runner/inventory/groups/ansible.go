@@ -4,47 +4,60 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// Ansible is a static inventory of Ansible, YAML where the file's name ends in .yml or .yaml, else INI: its hosts with their ranges, its groups and
-// their children, "all" and "ungrouped". Of variables it heeds ansible_host, ansible_port and ansible_user (and the old ansible_ssh_…), of hosts and of groups, as
-// settings; one that only Ansible can fill in, since it has a template, is an error. A script or a directory is none of these: let an Upcall run ansible-inventory.
+// Ansible is a static inventory of Ansible, YAML or JSON where the file's name ends in .yml, .yaml or .json, or has no ending and the first line looks
+// like YAML, else INI: its hosts with their ranges, its groups and their children, "all" and "ungrouped".
+//
+// Of variables it heeds ansible_host, ansible_port and ansible_user, of hosts and of groups, as settings, and ansible_ssh_host and its like,
+// which go before them all as they do in Ansible. One that only Ansible can fill in, since it has a template or is in a vault, is an error. Files in group_vars and
+// host_vars are not read; nor are a directory of inventories or a program that prints one: have an Upcall run ansible-inventory for those.
 func Ansible(path string) Source {
 	return once(func() (*table, error) {
-		if script, err := isScript(path); err == nil && script {
-			return nil, fmt.Errorf("%s: this is a program that writes an inventory; have a command of the configuration run it", path)
+		text, err := readText(path)
+		if err != nil {
+			return nil, err
 		}
-		a := &ansible{path: path, groups: map[string]*ansibleGroup{}}
-		read := a.ini
-		if strings.HasSuffix(path, ".yml") || strings.HasSuffix(path, ".yaml") {
-			read = a.yaml
+		a := &ansible{path: path, groups: map[string]*ansibleGroup{}, seen: map[string]bool{}}
+		for _, name := range [...]string{"all", "ungrouped"} { // which are always there
+			a.groups[name] = new(ansibleGroup)
+			a.order = append(a.order, name)
 		}
-		if err := read(); err != nil {
+		switch {
+		case strings.HasPrefix(text, "#!"):
+			err = fmt.Errorf("%s: this is a program that prints an inventory; write a source of commands, which run ansible-inventory", path)
+		case looksLikeYAML(path, text):
+			err = a.yaml()
+		default:
+			err = a.ini(text)
+		}
+		if err != nil {
 			return nil, err
 		}
 		return a.table()
 	})
 }
 
-func isScript(path string) (bool, error) {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return false, err
+var yamlBegins = regexp.MustCompile(`^(---|[^\s:\[\]]+:(\s|$)|\{)`)
+
+func looksLikeYAML(path, text string) bool {
+	switch filepath.Ext(path) {
+	case ".yml", ".yaml", ".json":
+		return true
+	case "":
+		for _, line := range lines(text) {
+			if line = uncomment(line); line != "" {
+				return yamlBegins.MatchString(line)
+			}
+		}
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	head := make([]byte, 2)
-	_, err = io.ReadFull(f, head)
-	return string(head) == "#!", err
+	return false
 }
 
 // ansible is an inventory as it is read.
@@ -52,14 +65,24 @@ type ansible struct {
 	path   string
 	order  []string // of groups
 	groups map[string]*ansibleGroup
-	hosts  []Setting // of single lines
+	hosts  []ansibleHost
+	names  int             // that the lines of hosts make, each counted as often as it is there
+	seen   map[string]bool // the hosts that are in a group other than all and ungrouped
 }
 
 type ansibleGroup struct {
-	hosts    []string
+	hosts    []ansibleHost
 	children []link
 	vars     []Setting
-	child    bool // of another group
+	priority int
+	unknown  int // the line of its variables, where no other has named the group
+}
+
+// ansibleHost is a line of hosts: the names that its ranges make.
+type ansibleHost struct {
+	line  int
+	names []string
+	vars  []Setting
 }
 
 // link is a group that a line names.
@@ -74,254 +97,123 @@ func (a *ansible) errorf(line int, format string, args ...any) error {
 
 func (a *ansible) place(line int) string { return a.path + ":" + strconv.Itoa(line) }
 
+// group returns a group, which it makes if there is none. Its name comes to stand after an @ where it is a child.
 func (a *ansible) group(name string, line int) (*ansibleGroup, error) {
 	g := a.groups[name]
 	if g == nil {
-		if !validName(name) {
-			return nil, a.errorf(line, "%s is no name of a group", quote(name))
+		if !validName(name) || strings.Contains(name, "=") {
+			return nil, a.errorf(line, "%s is no name of a group: expected letters, digits, '_', '-' and '.'", quote(name))
 		}
 		g = new(ansibleGroup)
 		a.groups[name] = g
 		a.order = append(a.order, name)
 	}
+	g.unknown = 0
 	return g, nil
 }
 
-// ini reads the INI form.
-func (a *ansible) ini() error {
-	text, err := readText(a.path)
-	if err != nil {
-		return err
-	}
-	g, err := a.group("ungrouped", 0)
-	if err != nil {
-		return err
-	}
-	kind := "hosts"
-	for i, line := range strings.Split(text, "\n") {
-		number := i + 1
-		words, err := shellWords(line)
-		if err != nil {
-			return a.errorf(number, "%w", err)
-		}
-		switch {
-		case len(words) == 0 || strings.TrimSpace(line)[0] == ';':
-		case isSection(words):
-			name, of, _ := strings.Cut(words[0][1:len(words[0])-1], ":")
-			if kind = cmp.Or(of, "hosts"); kind != "hosts" && kind != "children" && kind != "vars" {
-				return a.errorf(number, "there is no [%s:%s]: there is [%[1]s], [%[1]s:children] and [%[1]s:vars]", name, of)
-			}
-			if g, err = a.group(name, number); err != nil {
-				return err
-			}
-		case kind == "children":
-			g.children = append(g.children, link{words[0], number})
-		case kind == "vars":
-			// A value goes to the end of the line.
-			key, value, equals := strings.Cut(strings.TrimSpace(line), "=")
-			if !equals {
-				return a.errorf(number, "expected NAME=VALUE, found %s", quote(line))
-			}
-			value = strings.Trim(strings.TrimSpace(value), `"'`)
-			if g.vars, err = a.variable(g.vars, "", strings.TrimSpace(key), value, number); err != nil {
-				return err
-			}
-		default:
-			if err := a.hostLine(g, words, number); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+// maxNames bounds the hosts of an inventory, each counted as often as it is there.
+const maxNames = 1_000_000
 
-// isSection tells [web] from a host that begins with a range, as [01:04]-web or [a:d].example.com.
-func isSection(words []string) bool {
-	w := words[0]
-	if len(words) != 1 || len(w) < 3 || w[0] != '[' || strings.IndexByte(w, ']') != len(w)-1 {
-		return false
+// host adds hosts to a group.
+func (a *ansible) host(in string, h ansibleHost) error {
+	if a.names += len(h.names); a.names > maxNames {
+		return a.errorf(h.line, "with this line the inventory has more than %d hosts", maxNames)
 	}
-	_, _, isRange := parseRange(w[1 : len(w)-1])
-	return !isRange
-}
-
-// hostPort is a host, in which colons stand only within brackets, and its port.
-var hostPort = regexp.MustCompile(`^((?:[^:\[\]]|\[[^\]]*\])+):(\d+)$`)
-
-func (a *ansible) hostLine(g *ansibleGroup, words []string, line int) error {
-	pattern, port := words[0], ""
-	if m := hostPort.FindStringSubmatch(pattern); m != nil {
-		pattern, port = m[1], m[2]
-	}
-	texts, err := ranges(pattern)
-	if err != nil {
-		return a.errorf(line, "%w", err)
-	}
-	g.hosts = append(g.hosts, texts...)
-	hosts := strings.Join(texts, "\n")
-	var vars []Setting
-	for _, word := range words[1:] {
-		key, value, equals := strings.Cut(word, "=")
-		if !equals {
-			return a.errorf(line, "expected NAME=VALUE after the host, found %s", quote(word))
-		}
-		if vars, err = a.variable(vars, hosts, key, value, line); err != nil {
-			return err
+	g := a.groups[in]
+	g.hosts = append(g.hosts, h)
+	a.hosts = append(a.hosts, h)
+	if in != "all" && in != "ungrouped" {
+		for _, name := range h.names {
+			a.seen[name] = true
 		}
 	}
-	if port != "" && !slices.ContainsFunc(vars, func(s Setting) bool { return s.Key == "port" }) {
-		vars = append(vars, Setting{hosts, "port", port, a.place(line)})
-	}
-	a.hosts = append(a.hosts, vars...)
 	return nil
 }
 
 var ansibleSettings = map[string]string{
-	"ansible_host": "addr", "ansible_ssh_host": "addr", "ansible_port": "port", "ansible_ssh_port": "port",
-	"ansible_user": "user", "ansible_ssh_user": "user",
+	"ansible_host": "addr", "ansible_port": "port", "ansible_user": "user",
+	"ansible_ssh_host": "ssh addr", "ansible_ssh_port": "ssh port", "ansible_ssh_user": "ssh user",
 }
 
-// variable appends the setting that a variable is, if it is one.
-func (a *ansible) variable(to []Setting, hosts, key, value string, line int) ([]Setting, error) {
+// groupVariable takes a variable of a group.
+func (a *ansible) groupVariable(g *ansibleGroup, key, value string, line int) (err error) {
+	if key == "ansible_group_priority" {
+		if g.priority, err = strconv.Atoi(value); err != nil {
+			return a.errorf(line, "%s is no number: %s", key, quote(value))
+		}
+	}
+	g.vars, err = a.variable(g.vars, key, value, line)
+	return err
+}
+
+// variable appends the setting that a variable is, if it is one. Keys of the old names begin with "ssh ".
+func (a *ansible) variable(to []Setting, key, value string, line int) ([]Setting, error) {
 	setting := ansibleSettings[key]
 	if setting == "" || value == "" {
 		return to, nil
 	}
-	if strings.Contains(value, "{{") {
-		return nil, a.errorf(line, "%s is the template %s, which only Ansible can fill in; have a command of the configuration run ansible-inventory", key, quote(value))
+	if strings.Contains(value, "{{") || strings.Contains(value, "{%") {
+		return nil, a.errorf(line, "%s is the template %s, which only Ansible can fill in; write a source of commands, which run ansible-inventory", key, quote(value))
 	}
-	return append(to, Setting{hosts, setting, value, a.place(line)}), nil
-}
-
-// yaml reads the YAML form.
-func (a *ansible) yaml() error {
-	root, err := readYAML(a.path)
-	if err != nil {
-		return err
+	if strings.HasPrefix(value, "$ANSIBLE_VAULT") {
+		return nil, a.errorf(line, "%s is in a vault, which only Ansible can open", key)
 	}
-	groups, err := root.pairs("groups")
-	if err != nil {
-		return err
-	}
-	for _, g := range groups {
-		if err := a.yamlGroup(g, 0); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-const maxDepth = 100 // of groups within groups
-
-func (a *ansible) yamlGroup(p pair, depth int) error {
-	if depth > maxDepth {
-		return p.value.errorf("groups are nested more than %d deep here", maxDepth)
-	}
-	g, err := a.group(p.key, p.value.Line)
-	if err != nil {
-		return err
-	}
-	parts, err := p.value.pairs("the group " + p.key)
-	if err != nil {
-		return err
-	}
-	for _, part := range parts {
-		entries, err := part.value.pairs(part.key + " of the group " + p.key)
-		if err != nil {
-			return err
-		}
-		switch part.key {
-		case "hosts":
-			for _, h := range entries {
-				words := []string{h.key}
-				vars, err := h.value.pairs("the variables of " + h.key)
-				if err != nil {
-					return err
-				}
-				for _, v := range vars {
-					words = append(words, v.key+"="+v.value.Value)
-				}
-				if err := a.hostLine(g, words, h.value.Line); err != nil {
-					return err
-				}
-			}
-		case "children":
-			for _, child := range entries {
-				g.children = append(g.children, link{child.key, child.value.Line})
-				if err := a.yamlGroup(child, depth+1); err != nil {
-					return err
-				}
-			}
-		case "vars":
-			for _, v := range entries {
-				if g.vars, err = a.variable(g.vars, "", v.key, v.value.Value, v.value.Line); err != nil {
-					return err
-				}
-			}
-		default:
-			return part.value.errorf("there is no %s in a group: there is hosts, children and vars", quote(part.key))
-		}
-	}
-	return nil
+	return append(to, Setting{Key: setting, Value: value, Place: a.place(line)}), nil
 }
 
 // table makes the groups: hosts, and @CHILD for each child.
 func (a *ansible) table() (*table, error) {
-	t := &table{settings: a.hosts}
-	var all []string
-	for _, name := range a.order {
-		g := a.groups[name]
-		for _, child := range g.children {
-			c := a.groups[child.group]
-			if c == nil {
-				return nil, a.errorf(child.line, "there is no group %s, which %s has as a child", quote(child.group), name)
-			}
-			c.child = true
-		}
-		all = append(all, g.hosts...)
-	}
-	grouped := map[string]bool{}
-	var loose []string
-	for name, g := range a.groups {
-		if name != "all" && name != "ungrouped" {
-			for _, text := range g.hosts {
-				grouped[text] = true
-			}
-		}
-	}
-	for _, name := range [...]string{"all", "ungrouped"} {
-		if g := a.groups[name]; g != nil {
-			loose = append(loose, slices.DeleteFunc(slices.Clone(g.hosts), func(text string) bool { return grouped[text] })...)
-		}
-	}
-	if len(loose) > 0 {
-		t.add("ungrouped", strings.Join(loose, "\n"))
-	}
-	for _, name := range a.order {
-		g := a.groups[name]
-		if name == "all" || name == "ungrouped" {
-			continue
-		}
-		texts := slices.Clone(g.hosts)
-		for _, child := range g.children {
-			texts = append(texts, "@"+child.group)
-		}
-		t.add(name, strings.Join(texts, "\n"))
-	}
-	t.add("all", strings.Join(all, "\n"))
-
-	// What a child sets goes before what its parents do, and "all" is everybody's parent.
-	depths, err := a.depths()
+	order, err := a.topmostFirst()
 	if err != nil {
 		return nil, err
 	}
-	names := slices.SortedFunc(maps.Keys(depths), func(x, y string) int {
-		return cmp.Or(cmp.Compare(depths[y], depths[x]), cmp.Compare(x, y))
-	})
-	for _, name := range names {
-		for _, s := range a.groups[name].vars {
+	t := &table{path: a.path, all: new(text)}
+	for _, h := range a.hosts {
+		t.all.add(0, h.line, strings.Join(h.names, "\n"))
+	}
+	for _, name := range [...]string{"ungrouped", "all"} { // what is in all alone is ungrouped, too
+		for _, h := range a.groups[name].hosts {
+			loose := slices.DeleteFunc(slices.Clone(h.names), func(name string) bool { return a.seen[name] })
+			if len(loose) > 0 {
+				t.group("ungrouped").add(0, h.line, strings.Join(loose, "\n"))
+			}
+		}
+	}
+	for _, name := range a.order {
+		if name == "all" || name == "ungrouped" {
+			continue
+		}
+		g, to := a.groups[name], t.group(name)
+		for _, h := range g.hosts {
+			to.add(0, h.line, strings.Join(h.names, "\n"))
+		}
+		for _, child := range g.children {
+			to.add(0, child.line, "@"+child.group)
+		}
+	}
+	t.group("all").join(t.all)
+
+	// A variable of a later line goes over that of an earlier one, a host's over a group's, a child's over its parent's; here the first holds.
+	var all []Setting
+	for _, h := range slices.Backward(a.hosts) {
+		for _, s := range slices.Backward(h.vars) {
+			s.Hosts = strings.Join(h.names, "\n")
+			all = append(all, s)
+		}
+	}
+	for _, name := range slices.Backward(order) {
+		for _, s := range slices.Backward(a.groups[name].vars) {
 			s.Hosts = "@" + name
-			t.settings = append(t.settings, s)
+			all = append(all, s)
+		}
+	}
+	for _, old := range [...]bool{true, false} {
+		for _, s := range all {
+			key, is := strings.CutPrefix(s.Key, "ssh ")
+			if s.Key = key; is == old {
+				t.settings = append(t.settings, s)
+			}
 		}
 	}
 	return t, nil
@@ -329,162 +221,169 @@ func (a *ansible) table() (*table, error) {
 
 var errCycle = errors.New("these groups are children of each other")
 
-// depths is how far below the topmost group each one is.
-func (a *ansible) depths() (map[string]int, error) {
-	depths := map[string]int{}
-	var visit func(name string, line int, chain []string) error
-	visit = func(name string, line int, chain []string) error {
-		if slices.Contains(chain, name) {
-			return a.errorf(line, "%w: %s", errCycle, strings.Join(append(chain, name), ", "))
+// topmostFirst returns the groups in the order in which their variables go over each other: by depth, that is the longest way from "all" down, by their
+// ansible_group_priority, by name. Cycles and children that are no groups are errors.
+func (a *ansible) topmostFirst() ([]string, error) {
+	parents := map[string]int{} // how many are left to be looked at
+	for _, name := range a.order {
+		if g := a.groups[name]; g.unknown != 0 {
+			return nil, a.errorf(g.unknown, "there is no group %s, which these variables are for", quote(name))
 		}
-		depth := len(chain) + 1
-		if name == "all" {
-			depth = 0
+		for _, child := range a.groups[name].children {
+			if c := a.groups[child.group]; c == nil || c.unknown != 0 {
+				return nil, a.errorf(child.line, "there is no group %s, which %s has as a child", quote(child.group), name)
+			}
+			parents[child.group]++
 		}
-		if before, known := depths[name]; known && before >= depth {
-			return nil
-		}
-		depths[name] = depth
-		chain = append(chain, name)
-		for _, c := range a.groups[name].children {
-			if err := visit(c.group, c.line, chain); err != nil {
-				return err
+	}
+	depths := make(map[string]int, len(a.order))
+	var ready []string
+	for _, name := range a.order {
+		if parents[name] == 0 {
+			ready = append(ready, name)
+			if name != "all" {
+				depths[name] = 1
 			}
 		}
-		return nil
 	}
-	for _, name := range a.order { // also those of a cycle, which has no topmost
-		if err := visit(name, 0, nil); err != nil {
-			return nil, err
+	for i := 0; i < len(ready); i++ {
+		for _, child := range a.groups[ready[i]].children {
+			depths[child.group] = max(depths[child.group], 1, depths[ready[i]]+1)
+			if parents[child.group]--; parents[child.group] == 0 {
+				ready = append(ready, child.group)
+			}
 		}
 	}
-	return depths, nil
+	if len(ready) < len(a.order) {
+		return nil, a.cycle(parents)
+	}
+	slices.SortFunc(ready, func(x, y string) int {
+		return cmp.Or(cmp.Compare(depths[x], depths[y]), cmp.Compare(a.groups[x].priority, a.groups[y].priority), cmp.Compare(x, y))
+	})
+	return ready, nil
 }
 
-// maxNames bounds what ranges of letters make of one line.
-const maxNames = 100_000
-
-// ranges writes a host of Ansible as host expressions: [01:50] is [01-50], [1:9:2] is [1-9/2], and ranges of letters are written out.
-func ranges(pattern string) ([]string, error) {
-	if strings.Count(pattern, ":") > 1 && !strings.Contains(pattern, "[") {
-		return []string{pattern}, nil // an IPv6 address
+// cycle is the error for one among the groups that have parents left. Each of these has a parent that is one of them, so going up comes back.
+func (a *ansible) cycle(left map[string]int) error {
+	up := map[string]link{}
+	for _, name := range a.order {
+		for _, child := range a.groups[name].children {
+			if left[name] > 0 && left[child.group] > 0 {
+				up[child.group] = link{name, child.line}
+			}
+		}
 	}
-	texts := []string{""}
+	at := slices.Min(slices.Collect(maps.Keys(up)))
+	seen := map[string]bool{}
+	for !seen[at] {
+		seen[at] = true
+		at = up[at].group
+	}
+	chain := []string{at}
+	for name := up[at].group; name != at && len(chain) < 20; name = up[name].group {
+		chain = append(chain, name)
+	}
+	chain = append(chain, at)
+	slices.Reverse(chain)
+	return a.errorf(up[at].line, "%w: %s", errCycle, strings.Join(chain, ", "))
+}
+
+// hostPort is a host, in which colons stand only within brackets, and its port.
+var hostPort = regexp.MustCompile(`^((?:[^:\[\]]|\[[^\]]*\])+):(\d+)$`)
+
+// hostLine takes a line of hosts: a host or a range of them, perhaps with a port, and its variables.
+func (a *ansible) hostLine(in, pattern string, vars []Setting, line int) error {
+	port := ""
+	if m := hostPort.FindStringSubmatch(pattern); m != nil {
+		pattern, port = m[1], m[2]
+	}
+	names, err := ansibleNames(pattern)
+	if err != nil {
+		return a.errorf(line, "%w", err)
+	}
+	if port != "" {
+		vars = slices.Insert(vars, 0, Setting{Key: "port", Value: port, Place: a.place(line)})
+	}
+	return a.host(in, ansibleHost{line, names, vars})
+}
+
+// ansibleNames are the names that a host with ranges makes.
+func ansibleNames(pattern string) ([]string, error) {
+	if inner, is := strings.CutPrefix(pattern, "["); is && strings.HasSuffix(inner, "]") && plain(inner[:len(inner)-1]) && strings.Contains(inner, ":") {
+		return []string{inner[:len(inner)-1]}, nil // an IPv6 address in brackets, which are not part of it
+	}
+	names := []string{""}
 	for rest := pattern; rest != ""; {
 		before, after, open := strings.Cut(rest, "[")
-		for i := range texts {
-			texts[i] += before
-		}
-		if !open {
-			break
-		}
 		inner, behind, closed := strings.Cut(after, "]")
-		if !closed {
+		if open && !closed {
 			return nil, fmt.Errorf("this '[' is never closed in %s", quote(pattern))
 		}
 		rest = behind
-		parts, letters, ok := parseRange(inner)
-		if !ok {
-			if strings.Count(inner, ":") > 1 { // an IPv6 address in its brackets
-				for i := range texts {
-					texts[i] += "[" + inner + "]"
-				}
-				continue
+		parts := []string{""}
+		if open {
+			var err error
+			if parts, err = ansibleRange(inner); err != nil {
+				return nil, fmt.Errorf("[%s] in %s %w", inner, quote(pattern), err)
 			}
-			return nil, fmt.Errorf("[%s] is no range in %s: expected [01:50], [1:9:2] or [a:f]", inner, quote(pattern))
 		}
-		if letters == nil {
-			for i := range texts {
-				texts[i] += parts
-			}
-			continue
-		}
-		if len(texts)*len(letters) > maxNames {
+		if len(names)*len(parts) > maxNames {
 			return nil, fmt.Errorf("the ranges of %s make more than %d names", quote(pattern), maxNames)
 		}
-		var longer []string
-		for _, text := range texts {
-			for _, letter := range letters {
-				longer = append(longer, text+letter)
+		longer := make([]string, 0, len(names)*len(parts))
+		for _, name := range names {
+			for _, part := range parts {
+				longer = append(longer, name+before+part)
 			}
 		}
-		texts = longer
+		names = longer
 	}
-	return texts, nil
+	if !plain(names[0]) {
+		return nil, fmt.Errorf("%s is no name of a host", quote(names[0]))
+	}
+	return names, nil
 }
 
-// parseRange takes the inside of brackets: numbers are written as in a host expression, letters are listed.
-func parseRange(inner string) (numbers string, letters []string, ok bool) {
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+var errRange = errors.New("is no range: expected [01:50], [1:9:2] or [a:f]")
+
+// ansibleRange makes the names of 1:9, 01:09, 1:9:2 and a:f.
+func ansibleRange(inner string) (names []string, err error) {
 	parts := strings.Split(inner, ":")
 	if len(parts) < 2 || len(parts) > 3 {
-		return "", nil, false
+		return nil, errRange
 	}
-	step, text := 1, ""
+	lo, hi, step := cmp.Or(parts[0], "0"), parts[1], 1
 	if len(parts) == 3 {
-		n, err := strconv.Atoi(parts[2])
-		if err != nil || n < 1 {
-			return "", nil, false
-		}
-		step, text = n, "/"+parts[2]
-	}
-	from, to := parts[0], parts[1]
-	if from == "" && digits(to) {
-		from = "0"
-	}
-	if digits(from) && digits(to) {
-		return "[" + from + "-" + to + text + "]", nil, true
-	}
-	const alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	lo, hi := strings.Index(alphabet, from), strings.Index(alphabet, to)
-	if len(from) != 1 || len(to) != 1 || lo < 0 || hi < lo {
-		return "", nil, false
-	}
-	for i := lo; i <= hi; i += step {
-		letters = append(letters, alphabet[i:i+1])
-	}
-	return "", letters, true
-}
-
-func digits(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
-}
-
-// shellWords splits a line as Ansible does: at blanks, with quotes, to a '#' outside of these.
-func shellWords(line string) ([]string, error) {
-	var words []string
-	var word strings.Builder
-	began, quoted := false, rune(0)
-	for _, r := range line {
-		switch {
-		case quoted != 0:
-			if r == quoted {
-				quoted = 0
-			} else {
-				word.WriteRune(r)
-			}
-		case r == '"' || r == '\'':
-			quoted, began = r, true
-		case r == '#':
-			if began {
-				words = append(words, word.String())
-			}
-			return words, nil
-		case r == ' ' || r == '\t':
-			if began {
-				words = append(words, word.String())
-			}
-			word.Reset()
-			began = false
-		default:
-			began = true
-			word.WriteRune(r)
+		if _, step, _ = span("0", parts[2]); step < 1 {
+			return nil, errRange
 		}
 	}
-	if quoted != 0 {
-		return nil, fmt.Errorf("the quote %c is never closed", quoted)
+	if len(lo) == 1 && len(hi) == 1 && strings.Contains(letters, lo) && strings.Contains(letters, hi) {
+		first, last := strings.Index(letters, lo), strings.Index(letters, hi)
+		for i := first; i <= last; i += step {
+			names = append(names, letters[i:i+1])
+		}
+		if names == nil {
+			return nil, errors.New("runs backwards")
+		}
+		return names, nil
 	}
-	if began {
-		words = append(words, word.String())
+	from, to, ok := span(lo, hi)
+	switch width := len(lo); {
+	case !digits(lo) || !digits(hi):
+		return nil, errRange
+	case !ok:
+		return nil, errors.New("runs backwards, or its numbers are too long")
+	case lo[0] == '0' && width > 1 && width != len(hi):
+		return nil, errors.New("has ends of different lengths, the first of them padded")
+	case (to-from)/step >= maxNames:
+		return nil, fmt.Errorf("makes more than %d names", maxNames)
+	default:
+		for n := from; n <= to; n += step {
+			names = append(names, padded(n, width))
+		}
+		return names, nil
 	}
-	return words, nil
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// ClusterShellPaths are where ClusterShell looks for its groups.conf, the weightiest last.
+// ClusterShellPaths are where ClusterShell looks for its groups.conf, the weightiest last: groups.conf(5) of 1.10.
 func ClusterShellPaths(getenv func(string) string) []string {
 	home := getenv("HOME")
 	dirs := []string{"/etc/clustershell"}
@@ -34,13 +34,45 @@ func ClusterShellPaths(getenv func(string) string) []string {
 	return dirs
 }
 
-// ClusterShell reads ClusterShell's configuration of groups: those of the groups.conf files that there are, later ones going over earlier
-// ones, with the *.conf of their confdir and the *.yaml of their autodir. It returns the sources and the name of the default one; neither if there is no
-// file. The cache_time of a source is heeded if cacheDir is not empty; ClusterShell's hour, which holds for one process, is not the default here.
+// ClusterShell reads ClusterShell's configuration of groups: those of the groups.conf files that there are, values of later ones going over those of
+// earlier ones, with the *.conf of their confdir and the *.yaml of their autodir, where files that only others may read are passed over. It returns the
+// sources and the name of the default one; neither if there is no groups.conf.
+//
+// The commands run in the directory of their file. A cache_time is heeded where it is written and cacheDir is not empty; ClusterShell's hour, which holds
+// for one process, is not the default here.
 func ClusterShell(paths []string, cacheDir string) (sources []Named, byDefault string, err error) {
-	c := &clusterShell{cacheDir: cacheDir, main: map[string]string{}}
-	var sections []section
-	dir := ""
+	c := &clusterShell{cacheDir: cacheDir, places: map[string]string{}}
+	sections, dir, err := readLayers(paths)
+	if err != nil || dir == "" {
+		return nil, "", err
+	}
+	main := map[string]string{}
+	if s := sections.section("Main"); s != nil {
+		main = s.values
+	}
+	if err := c.confdir(cmp.Or(main["groupsdir"], main["confdir"]), dir); err != nil {
+		return nil, "", err
+	}
+	if err := c.autodir(main["autodir"], dir); err != nil {
+		return nil, "", err
+	}
+	for _, s := range sections {
+		if err := c.commands(s, dir); err != nil {
+			return nil, "", err
+		}
+	}
+	byDefault = main["default"]
+	if byDefault != "" && c.places[byDefault] == "" {
+		return nil, "", fmt.Errorf("%s: the default source %q is none of those there", filepath.Join(dir, "groups.conf"), byDefault)
+	}
+	if byDefault == "" && len(c.sources) > 0 {
+		byDefault = c.sources[0].Name
+	}
+	return c.sources, byDefault, nil
+}
+
+// readLayers reads the groups.conf files that there are, as one. The directory is that of the last.
+func readLayers(paths []string) (sections ini, dir string, err error) {
 	for _, path := range paths {
 		text, err := readText(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -53,106 +85,76 @@ func ClusterShell(paths []string, cacheDir string) (sources []Named, byDefault s
 		if err != nil {
 			return nil, "", err
 		}
-		dir = filepath.Dir(path)
-		for _, s := range read {
-			if s.name == "Main" {
-				for key, value := range s.values {
-					c.main[key] = value
-				}
-				continue
-			}
-			sections = append(slices.DeleteFunc(sections, func(before section) bool { return before.name == s.name }), s)
-		}
+		sections, dir = sections.over(read), filepath.Dir(path)
 	}
-	if dir == "" {
-		return nil, "", nil
-	}
-	if err := c.parts(dir); err != nil {
-		return nil, "", err
-	}
-	if err := c.yaml(dir); err != nil {
-		return nil, "", err
-	}
-	for _, s := range sections {
-		if err := c.section(s, dir); err != nil {
-			return nil, "", err
-		}
-	}
-	byDefault = c.main["default"]
-	if byDefault != "" && !slices.ContainsFunc(c.sources, func(n Named) bool { return n.Name == byDefault }) {
-		return nil, "", fmt.Errorf("%s: the default source %q is none of those there", filepath.Join(dir, "groups.conf"), byDefault)
-	}
-	if byDefault == "" && len(c.sources) > 0 {
-		byDefault = c.sources[0].Name
-	}
-	return c.sources, byDefault, nil
+	return sections.settled(), dir, nil
 }
 
 type clusterShell struct {
-	main     map[string]string
 	sources  []Named
+	places   map[string]string // of the sources: file:line
 	cacheDir string
 }
 
-// dirs are the directories that a setting of [Main] names, those that there are, each once.
-func (c *clusterShell) dirs(value, cfgdir string) ([]string, error) {
-	var dirs []string
-	for _, dir := range strings.Fields(value) {
-		dir = filepath.Clean(substitute(strings.Trim(dir, `"'`), []string{"CFGDIR=" + cfgdir}))
-		switch info, err := os.Stat(dir); {
-		case errors.Is(err, fs.ErrNotExist) || slices.Contains(dirs, dir):
-		case err != nil:
-			return nil, fmt.Errorf("%s: %w", dir, reason(err))
-		case !info.IsDir():
-			return nil, fmt.Errorf("%s: this is no directory, and groups.conf says that it is", dir)
-		default:
-			dirs = append(dirs, dir)
-		}
+// add adds a source.
+func (c *clusterShell) add(name, place string, s Source) error {
+	if before := c.places[name]; before != "" {
+		return fmt.Errorf("%s: there is a source %s already, from %s; give one of them another name", place, quote(name), before)
 	}
-	return dirs, nil
+	c.places[name] = place
+	c.sources = append(c.sources, Named{name, s})
+	return nil
 }
 
-// files are the files of the directories with this ending, those that we may read.
-func files(dirs []string, ending string) ([]string, error) {
-	var paths []string
-	for _, dir := range dirs {
+// files are the files with this ending in the directories that a value of [Main] names, those that there are, each once.
+func files(value, cfgdir, ending string) ([]string, error) {
+	words, err := shellWords(value)
+	if err != nil {
+		return nil, fmt.Errorf("%s: the directories %s: %w", filepath.Join(cfgdir, "groups.conf"), quote(value), err)
+	}
+	var dirs, paths []string
+	for _, dir := range words {
+		dir = filepath.Clean(substitute(dir, []string{"CFGDIR=" + cfgdir}))
+		if slices.Contains(dirs, dir) {
+			continue
+		}
+		dirs = append(dirs, dir)
 		entries, err := os.ReadDir(dir) // sorted
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", dir, reason(err))
 		}
 		for _, e := range entries {
-			if path := filepath.Join(dir, e.Name()); strings.HasSuffix(path, ending) && e.Name()[0] != '.' {
-				paths = append(paths, path)
+			if name := e.Name(); strings.HasSuffix(name, ending) && name[0] != '.' {
+				paths = append(paths, filepath.Join(dir, name))
 			}
 		}
 	}
 	return paths, nil
 }
 
-// parts reads the *.conf of the confdirs.
-func (c *clusterShell) parts(cfgdir string) error {
-	dirs, err := c.dirs(cmp.Or(c.main["groupsdir"], c.main["confdir"]), cfgdir)
-	if err != nil {
-		return err
-	}
-	paths, err := files(dirs, ".conf")
+// confdir reads further files of commands.
+func (c *clusterShell) confdir(value, cfgdir string) error {
+	paths, err := files(value, cfgdir, ".conf")
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
 		text, err := readText(path)
 		if errors.Is(err, fs.ErrPermission) {
-			continue // as ClusterShell does: some are for root alone
+			continue
 		}
 		if err != nil {
 			return err
 		}
-		read, err := readINI(path, text)
+		sections, err := readINI(path, text)
 		if err != nil {
 			return err
 		}
-		for _, s := range read {
-			if err := c.section(s, filepath.Dir(path)); err != nil {
+		for _, s := range sections.settled() {
+			if err := c.commands(s, filepath.Dir(path)); err != nil {
 				return err
 			}
 		}
@@ -160,8 +162,8 @@ func (c *clusterShell) parts(cfgdir string) error {
 	return nil
 }
 
-// section makes the sources of a section of commands.
-func (c *clusterShell) section(s section, dir string) error {
+// commands makes the sources of a section, which are several if its name is a list.
+func (c *clusterShell) commands(s section, dir string) error {
 	if s.name == "Main" {
 		return nil
 	}
@@ -177,32 +179,21 @@ func (c *clusterShell) section(s section, dir string) error {
 		cache = time.Duration(seconds * float64(time.Second))
 	}
 	for name := range strings.SplitSeq(s.name, ",") {
-		c.add(name, Upcall{
+		name = strings.TrimSpace(name)
+		u := Upcall{
 			Source: name, Map: s.values["map"], All: s.values["all"], List: s.values["list"], Rev: s.values["reverse"],
 			Dir: dir, Cache: cache, CacheDir: c.cacheDir, Template: true,
-		}.New())
+		}
+		if err := c.add(name, s.place, u.New()); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// add adds a source; a later one of the same name takes the place of the earlier.
-func (c *clusterShell) add(name string, s Source) {
-	for i := range c.sources {
-		if c.sources[i].Name == name {
-			c.sources[i].Source = s
-			return
-		}
-	}
-	c.sources = append(c.sources, Named{name, s})
-}
-
-// yaml reads the *.yaml of the autodirs: sources, in each of them groups, and their hosts.
-func (c *clusterShell) yaml(cfgdir string) error {
-	dirs, err := c.dirs(c.main["autodir"], cfgdir)
-	if err != nil {
-		return err
-	}
-	paths, err := files(dirs, ".yaml")
+// autodir reads files of sources, in each of them groups, and their hosts.
+func (c *clusterShell) autodir(value, cfgdir string) error {
+	paths, err := files(value, cfgdir, ".yaml")
 	if err != nil {
 		return err
 	}
@@ -214,27 +205,29 @@ func (c *clusterShell) yaml(cfgdir string) error {
 		if err != nil {
 			return err
 		}
-		sources, err := root.pairs("sources")
+		sources, err := root.pairs("the sources")
 		if err != nil {
 			return err
 		}
 		for _, s := range sources {
-			groups, err := s.value.pairs("the groups of " + s.key)
+			groups, err := s.value.pairs("the groups of " + quote(s.key))
 			if err != nil {
 				return err
 			}
-			t := new(table)
+			t := &table{path: path}
 			for _, g := range groups {
 				texts, err := g.value.texts()
 				if err != nil {
 					return err
 				}
-				if !validName(g.key) {
-					return g.value.errorf("%s is no name of a group", quote(g.key))
+				group := t.group(g.key)
+				for _, hosts := range texts {
+					group.add(0, hosts.Line, hosts.Value)
 				}
-				t.add(g.key, strings.Join(texts, "\n"))
 			}
-			c.add(s.key, once(func() (*table, error) { return t, nil }))
+			if err := c.add(s.key, fmt.Sprintf("%s:%d", path, s.line), once(func() (*table, error) { return t, nil })); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -1,13 +1,13 @@
 package groups
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -33,7 +33,7 @@ reverse = [ $NODE = rack-a-1 ] && echo a
 cache_time = 60
 `,
 	"groups":               "web:web[1-4]\ndb:db1,db2\nall:web[1-4],db[1-2]\n",
-	"groups.conf.d/x.conf": "[extra]\nmap: echo extra-$GROUP $$HOME ${GROUP}x\n",
+	"groups.conf.d/x.conf": "[extra]\nmap: echo extra-$GROUP n$$HOME ${GROUP}x | tr / -\nlist: echo g h\n",
 	"groups.d/site.yaml":   "roles:\n  adm: 'example0'\n  new: [ 'n[1-2]', 'n9' ]\n  none:\n  all: 'example[0-9]'\nnumbers:\n  '5': '7'\n",
 	"groups.d/more.txt":    "\x00",
 }
@@ -49,12 +49,11 @@ func TestClusterShell(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, s := range sources {
-		if s.Name != "extra" { // which has no list
-			got[s.Name] = told2(t, s)
-		}
+		got[s.Name] = told2(t, s)
 	}
 	want := map[string]string{
 		"local":   "web: web[1-4]\ndb: db1,db2\nall: web[1-4],db[1-2]\n* web[1-4],db[1-2]\n",
+		"extra":   "a: extra-a n" + strings.ReplaceAll(os.Getenv("HOME"), "/", "-") + " ax\n",
 		"rack":    "a: rack-a-[1-2]\n",
 		"row":     "a: row-a-[1-2]\n",
 		"roles":   "adm: example0\nnew: n[1-2] n9\nnone: \nall: example[0-9]\n* example[0-9]\n",
@@ -66,7 +65,7 @@ func TestClusterShell(t *testing.T) {
 	for _, s := range sources {
 		switch s.Name {
 		case "extra":
-			if text, err := s.Map(t.Context(), "g"); err != nil || text != "extra-g "+os.Getenv("HOME")+" gx\n" {
+			if text, err := s.Map(t.Context(), "g"); err != nil || text != "extra-g n"+strings.ReplaceAll(os.Getenv("HOME"), "/", "-")+" gx\n" {
 				t.Errorf("extra: %q, %v", text, err)
 			}
 		case "rack":
@@ -80,14 +79,10 @@ func TestClusterShell(t *testing.T) {
 // told2 is told for commands that answer to any name.
 func told2(tb testing.TB, s Named) string {
 	tb.Helper()
-	if s.Name != "rack" && s.Name != "row" {
+	if s.Name != "rack" && s.Name != "row" && s.Name != "extra" {
 		return told(tb, s.Source)
 	}
-	text, err := s.Map(tb.Context(), "a")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return "a: " + strings.TrimSpace(text) + "\n"
+	return "a: " + strings.TrimSpace(mustMap(tb, s, "a")) + "\n"
 }
 
 func TestClusterShellPaths(t *testing.T) {
@@ -127,15 +122,19 @@ func TestClusterShellBad(t *testing.T) {
 		{"[x\n", "", `DIR/groups.conf:1: expected [SECTION], found "[x"`},
 		{"map: y\n", "", `DIR/groups.conf:1: "map: y" stands before the first [SECTION]`},
 		{"[x]\nmap\n", "", `DIR/groups.conf:2: expected KEY: VALUE, found "map"`},
-		{"[x]\nmap: y\nMAP: z\n", "", `DIR/groups.conf:3: map is there twice in [x]`},
-		{"[x]\nmap: y\n[x]\nmap: y\n", "", `DIR/groups.conf:3: the section [x] is there twice`},
+		{"[x]\nmap: y\nMAP: z\n", "", `DIR/groups.conf:3: map is there twice in its section`},
+		{"[x]\nmap: y\n[x]\nmap: y\n", "", `DIR/groups.conf:3: the section [x] is there twice, before at DIR/groups.conf:1`},
 		{"[x]\nmap: y\ncache_time: soon\n", "", `DIR/groups.conf:1: [x] has cache_time "soon", which is no number of seconds`},
-		{"[Main]\nautodir: $CFGDIR/groups.conf\n", "", `DIR/groups.conf: this is no directory, and groups.conf says that it is`},
-		{"[Main]\nautodir: $CFGDIR\n", "- a\n", `DIR/f.yaml:1: sources: expected a mapping, as "name: …"`},
-		{"[Main]\nautodir: $CFGDIR\n", "roles: x\n", `DIR/f.yaml:1: the groups of roles: expected a mapping, as "name: …"`},
+		{"[Main]\nautodir: $CFGDIR/groups.conf\n", "", `DIR/groups.conf: not a directory`},
+		{"[Main]\nautodir: $CFGDIR\n", "- a\n", `DIR/f.yaml:1: the sources: expected a mapping, as "name: …"`},
+		{"[Main]\nautodir: $CFGDIR\n", "roles: x\n", `DIR/f.yaml:1: the groups of "roles": expected a mapping, as "name: …"`},
 		{"[Main]\nautodir: $CFGDIR\n", "roles:\n  a: {b: c}\n", `DIR/f.yaml:2: expected hosts, as "node[1-4]"`},
-		{"[Main]\nautodir: $CFGDIR\n", "roles:\n  'a b': c\n", `DIR/f.yaml:2: "a b" is no name of a group`},
-		{"[Main]\nautodir: $CFGDIR\n", "roles: {\n", `DIR/f.yaml: yaml: line 1: did not find expected node content`},
+		{"[Main]\nautodir: $CFGDIR\n", "roles:\n  a: [b, [c]]\n", `DIR/f.yaml:2: expected hosts, as "node[1-4]"`},
+		{"[Main]\nautodir: $CFGDIR\n", "roles: {\n", `DIR/f.yaml:1: did not find expected node content`},
+		{"[Main]\nautodir: $CFGDIR\n", "roles: {a: b, a: c}\n", `DIR/f.yaml:1: the groups of "roles": "a" is there twice`},
+		{"[Main]\nautodir: $CFGDIR\n", "roles: {a: b}\n---\nmore: {a: b}\n", `DIR/f.yaml:2: a second document begins here; one file is one document`},
+		{"[Main]\nautodir: $CFGDIR\n[roles]\nmap: x\n", "\nroles: {a: b}\n", `DIR/groups.conf:3: there is a source "roles" already, from DIR/f.yaml:2; give one of them another name`},
+		{"[Main]\nautodir: '$CFGDIR\n", "", `DIR/groups.conf: the directories "'$CFGDIR": the quote ' is never closed`},
 	} {
 		dir := write(t, map[string]string{"groups.conf": test.conf, "f.yaml": test.yaml})
 		_, _, err := ClusterShell([]string{dir + "/groups.conf"}, "")
@@ -147,121 +146,138 @@ func TestClusterShellBad(t *testing.T) {
 	}
 }
 
-// ClusterShell's own reading of the same files.
-func TestClusterShellOracle(t *testing.T) {
-	nodeset, err := exec.LookPath("nodeset")
-	if err != nil {
-		t.Skip("nodeset is not installed; install clustershell")
+var shellINI = map[string]string{
+	"a/groups.conf": "[Main]\ndefault: x\n[x]\nmap: echo a\nlist: echo from-a\n",
+	"b/groups.conf": `
+[DEFAULT]
+list = echo from-default
+[x]
+map: pwd | tr / n
+[w]
+map = echo w
+[y] and what follows
+  map: echo 1
+	  # no comment in between
+    echo 2; # no comment behind
+
+    echo 3
+  LIST= printf '%s\n' one=two
+; none either
+`,
+}
+
+// What is not written in a later file is as in the earlier one, and commands are as configparser reads them.
+func TestClusterShellINI(t *testing.T) {
+	dir := write(t, shellINI)
+	sources, byDefault, err := ClusterShell([]string{dir + "/a/groups.conf", dir + "/b/groups.conf"}, "")
+	if err != nil || byDefault != "x" || len(sources) != 3 || sources[0].Name != "x" || sources[2].Name != "y" {
+		t.Fatalf("%v, %q, %v", sources, byDefault, err)
 	}
-	dir := write(t, shell)
-	sources, byDefault, err := ClusterShell([]string{dir + "/groups.conf"}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ask := func(args ...string) string {
-		cmd := exec.CommandContext(t.Context(), nodeset, args...)
-		cmd.Env = append(os.Environ(), "CLUSTERSHELL_CFGDIR="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("nodeset %q: %v", args, err)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	fold := func(texts ...string) string {
-		if len(strings.Fields(strings.Join(texts, " "))) == 0 {
-			return ""
-		}
-		return ask(append([]string{"-f"}, strings.Fields(strings.Join(texts, " "))...)...)
-	}
-	for _, s := range sources {
-		if s.Name == "extra" {
-			continue // prints what is no host
-		}
+	list := func(s Source) string {
 		names, err := s.List(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range names {
-			text, err := s.Map(t.Context(), name)
-			if err != nil {
-				t.Errorf("@%s:%s: %v", s.Name, name, err)
-				continue
-			}
-			if text == "" {
-				continue // and nodeset ends with a status of 1
-			}
-			if want := ask("-f", "@"+s.Name+":"+name); fold(text) != want {
-				t.Errorf("@%s:%s is %q, and nodeset says %s", s.Name, name, text, want)
-			}
-			if s.Name == byDefault {
-				if want := ask("-f", "@"+name); fold(text) != want {
-					t.Errorf("@%s is %q, and nodeset says %s", name, text, want)
-				}
-			}
+		return strings.Join(names, " ")
+	}
+	for _, got := range [][2]string{
+		{mustMap(t, sources[0], "g"), strings.ReplaceAll(dir+"/b", "/", "n") + "\n"}, // the directory of the last file
+		{list(sources[0]), "from-a"},
+		{list(sources[1]), "from-default"},
+		{mustMap(t, sources[2], "g"), "1\n2\n3\n"},
+		{list(sources[2]), "one=two"},
+	} {
+		if got[0] != got[1] {
+			t.Errorf("got %q, want %q", got[0], got[1])
 		}
 	}
 }
 
-// genders(5) is read as libgenders does.
-func TestGendersOracle(t *testing.T) {
-	nodeattr, err := exec.LookPath("nodeattr")
-	if err != nil {
-		t.Skip("nodeattr is not installed; install genders")
+// A group that nobody can write after an @ is in nobody's way.
+func TestClusterShellOddNames(t *testing.T) {
+	dir := write(t, map[string]string{
+		"groups.conf": "[Main]\nautodir: $CFGDIR $CFGDIR/. $CFGDIR/none\n", ".x.yaml": "- no\n",
+		"f.yaml": "roles: &r\n  'a b': c\n  d: &d e\n  f: [g, *d]\nmore:\n  <<: *r\n  d: own\n",
+	})
+	sources, byDefault, err := ClusterShell([]string{dir + "/groups.conf"}, "")
+	if err != nil || byDefault != "roles" || len(sources) != 2 {
+		t.Fatalf("%v, %q, %v", sources, byDefault, err)
 	}
-	path := filepath.Join(write(t, map[string]string{"genders": `# comment
-n1,n2,n[4-6]  login,os=debian,rate=5%%
-n3	os=sles
-n3 compute # another line of it
-n7
-n[1-7] all
-`}), "genders")
-	s := Genders(path)
-	names, err := s.List(t.Context())
+	if got, want := told(t, sources[0].Source), "d: e\nf: g e\n* c e g e\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := told(t, sources[1].Source), "d: own\nf: g e\n* own c g e\n"; got != want {
+		t.Errorf("what is merged: got %q, want %q", got, want)
+	}
+}
+
+// clusterShellSays prints what ClusterShell itself makes of groups.conf files: the default source, and for each group of each source the nodes.
+const clusterShellSays = `
+import sys
+from ClusterShell.NodeSet import NodeSet
+from ClusterShell.NodeUtils import GroupResolverConfig
+r = GroupResolverConfig(sys.argv[1:])
+print("default", r.sources() and r.default_source_name)
+for s in sorted(r.sources()):
+    for g in sorted(r.grouplist(s)):
+        if g != "none": # a group without a value, over which it stumbles
+            print("@%s:%s" % (s, g), *sorted(NodeSet("@%s:%s" % (s, g), resolver=r)))
+`
+
+// ClusterShell's own reading of the same files.
+func TestClusterShellOracle(t *testing.T) {
+	nodeset, err := exec.LookPath("nodeset")
+	if err != nil {
+		t.Skip("nodeset is not there; install clustershell")
+	}
+	script, err := os.ReadFile(nodeset)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range names {
-		text, err := s.Map(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.CommandContext(t.Context(), nodeattr, "-f", path, "-n", name).Output()
-		if err != nil {
-			t.Fatalf("nodeattr -n %s: %v", name, err)
-		}
-		want := strings.Fields(string(out))
-		if got := names17(text); !slices.Equal(got, want) {
-			t.Errorf("%s: %q is %q, and nodeattr says %q", name, text, got, want)
-		}
+	first, _, _ := strings.Cut(string(script), "\n")
+	python, is := strings.CutPrefix(first, "#!") // the one that has the library
+	if !is {
+		t.Skipf("%s is no Python script, so nothing says which Python has ClusterShell; install the distribution's clustershell", nodeset)
 	}
-}
-
-// names17 are the nodes n1 to n7 that a text names, in their order.
-func names17(text string) []string {
-	var got []string
-	for _, n := range "1234567" {
-		node := "n" + string(n)
-		for _, item := range strings.Fields(text) {
-			for _, part := range strings.FieldsFunc(strings.NewReplacer("n[4-6]", "n4,n5,n6", "n[1-7]", "n1,n2,n3,n4,n5,n6,n7").Replace(item), func(r rune) bool { return r == ',' }) {
-				if part == node && !slices.Contains(got, node) {
-					got = append(got, node)
+	for name, files := range map[string]map[string]string{"all": shell, "INI": shellINI} {
+		t.Run(name, func(t *testing.T) {
+			dir := write(t, files)
+			var paths []string
+			for _, sub := range []string{"", "a/", "b/"} {
+				if _, known := files[sub+"groups.conf"]; known {
+					paths = append(paths, filepath.Join(dir, sub+"groups.conf"))
 				}
 			}
-		}
-	}
-	return got
-}
-
-func BenchmarkFile(b *testing.B) {
-	var text strings.Builder
-	for i := range 10_000 {
-		text.WriteString("group" + strings.Repeat("x", i%7) + "-" + time.Duration(i).String() + ": node[1-64]\n")
-	}
-	path := filepath.Join(write(b, map[string]string{"f": text.String()}), "f")
-	b.SetBytes(int64(text.Len()))
-	for b.Loop() {
-		if _, err := File(path).List(b.Context()); err != nil {
-			b.Fatal(err)
-		}
+			out, err := exec.CommandContext(t.Context(), strings.TrimSpace(python), append([]string{"-c", clusterShellSays}, paths...)...).Output()
+			if err != nil {
+				t.Fatalf("%v: %s", err, err.(*exec.ExitError).Stderr)
+			}
+			sources, byDefault, err := ClusterShell(paths, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b strings.Builder
+			fmt.Fprintln(&b, "default", byDefault)
+			slices.SortFunc(sources, func(x, y Named) int { return strings.Compare(x.Name, y.Name) })
+			for _, s := range sources {
+				names, err := s.List(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(names)
+				for _, name := range names {
+					_, nodes, err := expandNodes(strings.Join(strings.Fields(mustMap(t, s, name)), ","), maxNodes)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if slices.Sort(nodes); name != "none" {
+						fmt.Fprintf(&b, "@%s:%s %s\n", s.Name, name, strings.Join(nodes, " "))
+					}
+				}
+			}
+			if diff := cmp.Diff(string(out), b.String()); diff != "" {
+				t.Errorf("(-ClusterShell +ours):\n%s", diff)
+			}
+		})
 	}
 }

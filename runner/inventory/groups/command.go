@@ -27,8 +27,17 @@ const (
 
 var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxText)
 
-// runCommand returns what a command prints. It reads nothing, and is in a process group of its own, which is killed when ctx ends or its output is
-// too much. The error names the command, why, and the last line that it wrote to standard error; it wraps the *exec.ExitError.
+// lateError is a context.DeadlineExceeded that says whose time it was.
+type lateError struct{}
+
+func (lateError) Error() string { return "it was not done in time" }
+func (lateError) Unwrap() error { return context.DeadlineExceeded }
+
+var errLate error = lateError{}
+
+// runCommand returns what a command prints. It reads nothing, and is in a process group of its own, which is killed when the command has ended, when
+// ctx ends, or when there is too much output; a child that has left the group lives on, but holds nobody up. The error names the command, why, and
+// the last line that it wrote to standard error; it wraps the *exec.ExitError or ctx's cause.
 func runCommand(ctx context.Context, c command) (string, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -39,17 +48,18 @@ func runCommand(ctx context.Context, c command) (string, error) {
 	cmd.Dir = c.dir
 	cmd.WaitDelay = linger
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	kill := func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.Cancel = kill
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err := cmd.Run()
+	if cmd.Process != nil {
+		cmd.Cancel() // those of its children that are there still
+	}
 	if errors.Is(err, exec.ErrWaitDelay) {
-		kill() // a child of it has the output open still, and so the group is there
-		err = nil
+		err = nil // one of these had the output open
 	}
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause
-		if errors.Is(cause, context.DeadlineExceeded) {
-			err = fmt.Errorf("it was not done in time: %w", cause)
+		if cause == context.DeadlineExceeded {
+			err = errLate
 		}
 	}
 	show := quoteCommand(cmp.Or(c.show, strings.Join(c.args, " ")))

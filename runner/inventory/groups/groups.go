@@ -16,17 +16,22 @@
 //
 // # Commands
 //
-// An [Upcall] has sinfo(1) or consul answer for groups; as an entry of multi-rsh's configuration:
+// An [Upcall] has a program answer for groups. As entries of multi-rsh's configuration, for slurm's partitions, its running jobs, and consul's services:
 //
 //	[groups.source.slurm]                            # @slurm:PARTITION
 //	map     = 'sinfo -h -o %N -p "$GROUP"'
 //	all     = 'sinfo -h -o %N'
-//	list    = 'sinfo -h -o %R'
+//	list    = 'sinfo -h -o %R'                       # %P would mark the default partition with a '*'
 //	reverse = 'sinfo -h -N -o %R -n "$NODE"'
 //	cache   = "1m"
 //
+//	[groups.source.job]                              # @job:NUMBER
+//	map     = 'squeue -h -t R -o %N -j "$GROUP"'
+//	list    = 'squeue -h -t R -o %i'
+//	reverse = 'squeue -h -t R -o %i -w "$NODE"'
+//
 //	[groups.source.consul]                           # @consul:SERVICE
-//	map     = 'consul catalog nodes -service="$GROUP" | awk "NR > 1 { print \$1 }"'
+//	map     = 'consul catalog nodes -service="$GROUP" | awk "/^No nodes/ { exit } NR > 1 { print \$1 }"'
 //	list    = 'consul catalog services'
 //	all     = 'consul catalog nodes | awk "NR > 1 { print \$1 }"'
 package groups
@@ -34,8 +39,6 @@ package groups
 import (
 	"context"
 	"errors"
-	"strings"
-	"sync"
 )
 
 // Source answers for groups.
@@ -63,6 +66,12 @@ type Settler interface {
 	Settings(ctx context.Context) ([]Setting, error)
 }
 
+// Locator is a Source that knows where the texts it has given are from, for errors about what they say.
+type Locator interface {
+	// Where is the place of the byte at offset in what Map returned for the group, or All if it is "*": FILE:LINE, or a command. Empty: not known.
+	Where(group string, offset int) string
+}
+
 // Setting is one word of a hosts file, for some hosts: Key is "addr", "port" or "user".
 type Setting struct {
 	Hosts      string // as from Map
@@ -81,75 +90,3 @@ var (
 	ErrNoGroup = errors.New("there is no such group")
 	ErrNoList  = errors.New("its groups cannot be listed")
 )
-
-// table is the groups of a file, in its order.
-type table struct {
-	names    []string
-	texts    map[string]string
-	all      string // hosts that are in no group besides
-	settings []Setting
-}
-
-// add adds hosts to a group, which it makes if there is none.
-func (t *table) add(group, text string) {
-	before, known := t.texts[group]
-	if !known {
-		if t.texts == nil {
-			t.texts = map[string]string{}
-		}
-		t.names = append(t.names, group)
-	}
-	if before != "" && text != "" {
-		before += "\n"
-	}
-	t.texts[group] = before + text
-}
-
-// static is a Source that is a table, loaded when it is first asked for.
-type static func() (*table, error)
-
-func once(load func() (*table, error)) Source { return static(sync.OnceValues(load)) }
-
-func (s static) Map(_ context.Context, group string) (string, error) {
-	t, err := s()
-	if err != nil {
-		return "", err
-	}
-	text, known := t.texts[group]
-	if !known {
-		return "", ErrNoGroup
-	}
-	return text, nil
-}
-
-func (s static) List(context.Context) ([]string, error) {
-	t, err := s()
-	if err != nil {
-		return nil, err
-	}
-	return t.names, nil
-}
-
-// All is the hosts of the group "all" where the file has one, as ClusterShell has it, else of every group.
-func (s static) All(context.Context) (string, error) {
-	t, err := s()
-	if err != nil {
-		return "", err
-	}
-	if text, known := t.texts["all"]; known {
-		return text, nil
-	}
-	texts := []string{t.all}
-	for _, name := range t.names {
-		texts = append(texts, t.texts[name])
-	}
-	return strings.Join(texts, "\n"), nil
-}
-
-func (s static) Settings(context.Context) ([]Setting, error) {
-	t, err := s()
-	if err != nil {
-		return nil, err
-	}
-	return t.settings, nil
-}

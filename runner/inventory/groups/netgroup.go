@@ -9,13 +9,13 @@ import (
 )
 
 // Netgroup is the netgroups of nsswitch.conf(5), asked for through getent(1), which resolves netgroups within netgroups. Their hosts are the first fields of
-// the triples; a triple without one stands for every host, or for none, and names none.
+// the triples; a triple without one stands for every host, or for none, and names none. Netgroups cannot be listed.
 func Netgroup() Source { return netgroup{} }
 
 type netgroup struct{}
 
 func (netgroup) Map(ctx context.Context, group string) (string, error) {
-	if !validName(group) || group[0] == '-' {
+	if !validName(group) {
 		return "", ErrNoGroup
 	}
 	out, err := runCommand(ctx, command{args: []string{"getent", "netgroup", group}})
@@ -33,15 +33,23 @@ func (netgroup) Map(ctx context.Context, group string) (string, error) {
 		}
 		host, _, comma := strings.Cut(fields, ",")
 		if !comma {
-			return "", fmt.Errorf("getent netgroup %s: expected (host,user,domain), found %s", group, quote("("+triple))
+			return "", fmt.Errorf("%s: expected (host,user,domain), found %s", getent(group), quote("("+fields+")"))
 		}
-		if host = strings.TrimSpace(host); host != "" && host != "-" {
+		switch host = strings.TrimSpace(host); {
+		case host == "" || host == "-":
+		case !plain(host):
+			return "", fmt.Errorf("%s: %s is no name of a host, in (%s)", getent(group), quote(host), fields)
+		default:
 			hosts = append(hosts, host)
 		}
 	}
 	return strings.Join(hosts, "\n"), nil
 }
 
+func getent(group string) string { return quote("getent netgroup " + group) }
+
 func (netgroup) List(context.Context) ([]string, error) {
 	return nil, fmt.Errorf("netgroups: %w, only asked for by name", ErrNoList)
 }
+
+func (netgroup) Where(group string, _ int) string { return getent(group) }

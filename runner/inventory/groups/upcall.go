@@ -2,15 +2,11 @@ package groups
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -41,7 +37,7 @@ func (u Upcall) New() Source {
 		aller    struct{ upcallAll }
 		reverser struct{ upcallReverse }
 	)
-	c := &upcall{u}
+	c := &upcall{u: u}
 	all, rev := aller{upcallAll{c}}, reverser{upcallReverse{c}}
 	switch {
 	case u.All != "" && u.Rev != "":
@@ -65,7 +61,11 @@ func (u Upcall) New() Source {
 }
 
 // upcall is an Upcall as a Source.
-type upcall struct{ u Upcall }
+type upcall struct {
+	u     Upcall
+	mu    sync.Mutex
+	names []string // what List returned
+}
 
 func (c *upcall) Map(ctx context.Context, group string) (string, error) {
 	if !validName(group) {
@@ -89,19 +89,27 @@ func (c *upcall) Map(ctx context.Context, group string) (string, error) {
 	return "", nil
 }
 
+// List runs its command once: Map asks for the names too, for each group that has no hosts.
 func (c *upcall) List(ctx context.Context) ([]string, error) {
 	if c.u.List == "" {
 		return nil, fmt.Errorf("%w: there is no command for that", ErrNoList)
 	}
-	out, err := c.run(ctx, c.u.List, "", "")
-	if err != nil {
-		return nil, err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names == nil {
+		out, err := c.run(ctx, c.u.List, "", "")
+		if err != nil {
+			return nil, err
+		}
+		if c.names, err = groupNames(out, c.u.List); err != nil {
+			return nil, err
+		}
 	}
-	return c.groups(out, c.u.List)
+	return slices.Clone(c.names), nil
 }
 
-// groups are the names that a command has printed, each once.
-func (c *upcall) groups(out, by string) ([]string, error) {
+// groupNames are the names that a command has printed, each once.
+func groupNames(out, by string) ([]string, error) {
 	var names []string
 	seen := map[string]bool{}
 	for _, name := range strings.FieldsFunc(out, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\r' }) {
@@ -123,11 +131,22 @@ func (c upcallAll) All(ctx context.Context) (string, error) { return c.run(ctx, 
 type upcallReverse struct{ *upcall }
 
 func (c upcallReverse) Reverse(ctx context.Context, host string) ([]string, error) {
+	if !plain(host) {
+		return nil, nil // it is in no group, and its name could mean something to a shell
+	}
 	out, err := c.run(ctx, c.u.Rev, "NODE", host)
 	if err != nil {
 		return nil, err
 	}
-	return c.groups(out, c.u.Rev)
+	return groupNames(out, c.u.Rev)
+}
+
+// Where is the command that answers for the group.
+func (c *upcall) Where(group string, _ int) string {
+	if group == "*" {
+		return quoteCommand(c.u.All)
+	}
+	return quoteCommand(c.u.Map)
 }
 
 // run runs a command, or takes its answer from the cache.
@@ -142,8 +161,8 @@ func (c *upcall) run(ctx context.Context, text, name, value string) (string, err
 	if c.u.Template {
 		text = substitute(text, env)
 	}
-	entry := c.entry(append(env, text))
-	if out, fresh := c.cached(entry); fresh {
+	entry := c.u.entry(append(env, text))
+	if out, fresh := entry.read(); fresh {
 		return out, nil
 	}
 	if c.u.Timeout > 0 {
@@ -155,7 +174,7 @@ func (c *upcall) run(ctx context.Context, text, name, value string) (string, err
 	if err != nil {
 		return "", err
 	}
-	c.keep(entry, out)
+	entry.keep(out)
 	return out, nil
 }
 
@@ -175,46 +194,4 @@ func substitute(text string, env []string) string {
 		}
 		return found
 	})
-}
-
-// entry is the cache's file for a question; empty where nothing is to be cached.
-func (c *upcall) entry(question []string) string {
-	if c.u.Cache <= 0 || c.u.CacheDir == "" {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(strings.Join(question, "\x00")))
-	return filepath.Join(c.u.CacheDir, hex.EncodeToString(sum[:16]))
-}
-
-func (c *upcall) cached(entry string) (string, bool) {
-	if entry == "" {
-		return "", false
-	}
-	info, err := os.Stat(entry)
-	if err != nil {
-		return "", false
-	}
-	if age := time.Since(info.ModTime()); age < 0 || age > c.u.Cache { // one from the future is of a clock that was wrong
-		return "", false
-	}
-	data, err := os.ReadFile(entry)
-	return string(data), err == nil
-}
-
-// keep puts an answer into the cache. Where that fails the command is run again the next time, which is no harm.
-func (c *upcall) keep(entry, out string) {
-	if entry == "" || os.MkdirAll(c.u.CacheDir, 0o700) != nil {
-		return
-	}
-	f, err := os.CreateTemp(c.u.CacheDir, ".new-*") // mode 0600
-	if err != nil {
-		return
-	}
-	_, err = f.WriteString(out)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), entry)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
 }
