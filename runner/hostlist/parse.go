@@ -371,7 +371,7 @@ func (p *parser) reaching() (reaching, error) {
 	}
 	if before, _, ok := strings.Cut(word, "@"); ok && before != "" && !strings.ContainsAny(before, "[]") {
 		for i, r := range before {
-			if !inName(r) && r != '\\' && r != '+' || i == 0 && r == '-' {
+			if !inName(r) && !strings.ContainsRune(`\+$`, r) || i == 0 && r == '-' {
 				return to, p.fail(p.pos+i, "'%c' cannot be part of a user name before '@'", r)
 			}
 		}
