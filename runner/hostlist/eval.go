@@ -203,7 +203,7 @@ func (ev *evaluation) resolve(i int) ([]entry, error) {
 		if len(ev.scope.Transports) > 0 {
 			there = "there is " + strings.Join(ev.scope.Transports, ", ")
 		}
-		return nil, ev.expr.fail(t.target.off, "there is no transport %q: %s", t.target.transport, there)
+		return nil, ev.expr.fail(t.off, "there is no transport %q: %s", t.target.transport, there)
 	}
 	var entries []entry
 	take := func(l *List) {
@@ -357,6 +357,7 @@ func (ev *evaluation) targets() ([]Target, error) {
 		port            uint16
 	}
 	var targets []Target
+	var texts []string // of their items
 	var ways []way
 	by := map[way][]*List{}
 	for i, tm := range ev.expr.terms {
@@ -366,6 +367,7 @@ func (ev *evaluation) targets() ([]Target, error) {
 		hosts := (&List{entries: ev.found[i]}).Union()
 		to := tm.target
 		targets = append(targets, Target{hosts, to.transport, to.user, to.port, tm.off})
+		texts = append(texts, ev.expr.text[tm.off:tm.end])
 		w := way{to.transport, to.user, to.port}
 		if by[w] == nil {
 			ways = append(ways, w)
@@ -392,21 +394,11 @@ func (ev *evaluation) targets() ([]Target, error) {
 			for j := range index.Lookup(name) {
 				if o := targets[j]; o.Transport != t.Transport || o.User != t.User || o.Port != t.Port {
 					return nil, ev.expr.fail(t.Offset, "%s has two different targets, %s and %s: leave one out, or give the host a second name in a hosts file, as in NAME addr=%s",
-						name, ev.text(o), ev.text(t), name)
+						name, texts[j], texts[i], name)
 				}
 			}
 		}
 		index.Add(t.Hosts, i)
 	}
 	return targets, nil
-}
-
-// text is the item of a target.
-func (ev *evaluation) text(t Target) string {
-	for _, tm := range ev.expr.terms {
-		if tm.target != nil && tm.off == t.Offset {
-			return ev.expr.text[tm.target.off:tm.end]
-		}
-	}
-	return ""
 }

@@ -45,7 +45,6 @@ type outside struct {
 type reaching struct {
 	transport, user string
 	port            uint16
-	off             int // of the transport
 }
 
 // Parse reads an expression; see the package comment for the grammar. Its error is a *SyntaxError.
@@ -355,7 +354,7 @@ func (p *parser) word() string {
 
 // reaching reads [transport:][user@].
 func (p *parser) reaching() (reaching, error) {
-	to := reaching{off: p.pos}
+	var to reaching
 	word := p.word()
 	if _, _, ok := ipv6(word); ok || word == "" || word[0] == '@' {
 		return to, nil

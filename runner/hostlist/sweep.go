@@ -481,12 +481,7 @@ func inOrder(a, b cut) bool { return a.ref < b.ref || a.ref == b.ref && a.span <
 // quotient turns numbers that are one step apart into neighbours: the remainder goes above the quotient.
 type quotient struct{ step, rest uint64 }
 
-func (q quotient) divide(v uint64) uint64 {
-	if q.step == 1 {
-		return v
-	}
-	return v%q.step*q.rest + v/q.step
-}
+func (q quotient) divide(v uint64) uint64 { return v%q.step*q.rest + v/q.step }
 
 func (q quotient) multiply(v uint64) coord {
 	if q.step == 1 {

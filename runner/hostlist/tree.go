@@ -357,12 +357,4 @@ func nextRun(s string) (run, rest string) {
 	return s[i:j], s[j:]
 }
 
-// shortlex compares runs of digits: shorter ones first, then by number.
-func shortlex(a, b string) int {
-	if len(a) != len(b) {
-		return len(a) - len(b)
-	}
-	return strings.Compare(a, b)
-}
-
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
