@@ -343,12 +343,15 @@ func (l *level) keep(refs []ref, c cut, piece span, below *node) {
 // assemble puts together what is left of the i-th ref, which was before.
 func (t *timeline) assemble(l *level, i int, before *node) fate {
 	first := l.first[l.base[i]:][:len(before.spans)]
-	all, none := true, true
+	all, left := true, 0
 	for _, f := range first {
-		all, none = all && f == whole, none && f == 0
+		all = all && f == whole
+		if f != 0 {
+			left++
+		}
 	}
 	switch {
-	case none:
+	case left == 0:
 		return fate{}
 	case all && (t.dup || !before.loose):
 		return fate{before, true}
@@ -359,6 +362,9 @@ func (t *timeline) assemble(l *level, i int, before *node) fate {
 	}
 	after := new(node)
 	after.spans = after.one[:0]
+	if left > 1 {
+		after.spans = make([]span, 0, left) // often what it takes: what could be joined has been
+	}
 	for j, s := range before.spans {
 		if first[j] == whole {
 			after.add(s, s.step, before.kid(j))
