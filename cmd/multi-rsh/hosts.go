@@ -15,12 +15,14 @@ import (
 	"multirsh/runner/hostlist"
 	"multirsh/runner/inventory"
 	"multirsh/transport"
+	"multirsh/transport/ssh"
 )
 
 // selection is the hosts of a run.
 type selection struct {
 	count  int
 	all    iter.Seq[transport.Host]            // made as they are asked for
+	alike  bool                                // they are known to differ in their names alone
 	by     map[string]bool                     // the transports that they are reached by
 	limits func(transport.Host) []runner.Limit // nil: none
 }
@@ -48,6 +50,7 @@ func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
 		count: chosen.Len(),
 		all:   chosen.Hosts(transport.Host{User: c.user, Transport: c.transport}),
 		by:    chosen.Transports(c.transport),
+		alike: chosen.Alike(),
 	}
 	switch {
 	case s.count == 0 && len(c.exclude) > 0: // of which each item has taken some
@@ -60,6 +63,9 @@ func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
 		s.pick(c.pick)
 	}
 	if err := c.suits(s.by); err != nil {
+		return nil, err
+	}
+	if err := s.checkJumps(); err != nil {
 		return nil, err
 	}
 	if err := c.limit(s, chosen.Fanout); err != nil {
@@ -207,6 +213,21 @@ func (c *config) suits(by map[string]bool) error {
 		return usagef("--plain sends the text as it is, and --sh and --merge put it below a wrapper; give one of them")
 	case by["ssh"] && c.given["kill-on-disconnect"] != "" && !c.sh:
 		return usagef("--kill-on-disconnect needs --sh with ssh, whose servers let a command live on; give --sh too")
+	}
+	return nil
+}
+
+// checkJumps refuses jump hosts that could only fail, and those of hosts that are reached by rsh; local commands need no way.
+func (s *selection) checkJumps() error {
+	for host := range s.all {
+		if host.Jump != "" && host.Transport != "exec" {
+			if err := ssh.CheckJump(host); err != nil {
+				return usagef("%v", err)
+			}
+		}
+		if s.alike {
+			break
+		}
 	}
 	return nil
 }

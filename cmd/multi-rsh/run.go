@@ -150,7 +150,7 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 		p.command.Stdin, p.input = input, file
 	}
 	if p.reach.ssh != nil {
-		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts.reachedBy("ssh")); err != nil {
+		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts); err != nil {
 			return nil, err
 		}
 		p.wallet = p.reach.ssh.Wallet

@@ -67,7 +67,7 @@ func (e *env) remoteTerminal() *ssh.Terminal {
 
 // prepareSSH does what no worker may do: it asks for password, passphrases and unknown host keys, all before the run. When it has
 // succeeded the transport has a Wallet, which the caller closes.
-func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts iter.Seq[transport.Host]) (err error) {
+func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts *selection) (err error) {
 	options := auth.Options{
 		Passphrase: func(file string) (string, error) { return e.ask(ctx, "Passphrase for "+file+": ", hidden) },
 	}
@@ -87,10 +87,23 @@ func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts
 			t.Wallet.Close()
 		}
 	}()
-	if err := t.Prepare(ctx, hosts); err != nil {
+	all, each := hosts.reachedBy("ssh"), 1
+	if hosts.alike && t.Config.Alike() {
+		every := all
+		all, each = func(yield func(transport.Host) bool) {
+			for host := range every {
+				yield(host)
+				break
+			}
+		}, hosts.count
+	}
+	if err := t.Prepare(ctx, all, each); err != nil {
 		return usagef("%v", err)
 	}
-	return e.hostKeys(ctx, c, t, hosts)
+	if err := enoughFiles(c, hosts, func(n int) int { return t.Files(n) + behind(n) }); err != nil {
+		return err
+	}
+	return e.hostKeys(ctx, c, t, hosts.reachedBy("ssh"))
 }
 
 // password gets it from a person or from a command of theirs.

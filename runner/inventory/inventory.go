@@ -218,6 +218,10 @@ func (inv *Inventory) Select(ctx context.Context, include, exclude []string) (*S
 	if s.matches, err = q.matching(s.names); err != nil {
 		return nil, err
 	}
+	s.alike = len(reached) == 0 || len(reached) == 1 && reached[0].hosts.Len() == s.names.Len()
+	for _, l := range []*layer{s.lines, s.sections, s.below, s.matches} {
+		s.alike = s.alike && !l.indexed && len(l.one) == 0
+	}
 	return s, nil
 }
 
@@ -442,10 +446,14 @@ func (q *query) matching(selected *hostlist.List) (*layer, error) {
 type Selection struct {
 	names                                    *hostlist.List
 	targets, lines, sections, below, matches *layer
+	alike                                    bool
 }
 
 // Len is the number of hosts.
 func (s *Selection) Len() int { return s.names.Len() }
+
+// Alike reports whether the hosts are known to differ in nothing but their names.
+func (s *Selection) Alike() bool { return s.alike }
 
 // Names are the hosts' names.
 func (s *Selection) Names() *hostlist.List { return s.names }

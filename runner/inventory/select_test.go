@@ -592,3 +592,40 @@ func TestLazy(t *testing.T) {
 		t.Errorf("Len() = %d", s.Len())
 	}
 }
+
+// Hosts are alike where nothing is set for some of them that is not for the others.
+func TestAlike(t *testing.T) {
+	for _, test := range []struct {
+		hosts, match, include string
+		want                  bool
+	}{
+		{"", "", "n[1-9]", true},
+		{"", "", "rsh:ops@n[1-9]:514", true},
+		{"", "", "n[1-9]:514,m1", false},
+		{"", "", "n[1-9]:514,m1:514", false},
+		{"n[1-9]", "", "n[1-9]", true},
+		{"n[1-9] user=ops", "", "m[1-9]", false}, // not looked into
+		{"n1 port=1", "", "n[1-9]", false},
+		{"[web] user=ops\nn1", "", "n[1-9]", false},
+		{"", "n1", "n[1-9]", false},
+	} {
+		inv := New(Options{Transports: []string{"ssh", "rsh"}})
+		if test.hosts != "" {
+			if err := inv.Read(strings.NewReader(test.hosts), "hosts"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if test.match != "" {
+			if err := inv.Match(test.match, "config:1", Settings{User: "ops"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := inv.Select(t.Context(), []string{test.include}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Alike() != test.want {
+			t.Errorf("%q, match %q, %s: %v, want %v", test.hosts, test.match, test.include, s.Alike(), test.want)
+		}
+	}
+}

@@ -16,7 +16,9 @@ import (
 // Prepare does before a run what must not wait for it, and what no worker may do: it has the Wallet read the keys for hosts and for the jump
 // hosts that lead to them, list the agents and ask for passphrases. A host whose settings cannot be had is left out: the run will say why.
 // The error is that of a run that could only fail, or the cause of ctx's end.
-func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host]) error {
+//
+// Each of the hosts stands for so many that differ from it in their names alone, where Config.Alike: a million hosts are one then.
+func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host], each int) error {
 	var profiles []auth.Profile
 	seen := make(map[string]bool)
 	add := func(s *sshconfig.Settings) {
@@ -37,7 +39,7 @@ func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host])
 			continue
 		}
 		add(s)
-		t.files.count(s)
+		t.files.count(s, each)
 		if len(s.ProxyJump) == 0 {
 			continue
 		}
@@ -62,12 +64,12 @@ type files struct {
 	jumps           int // files of jump hosts
 }
 
-func (f *files) count(s *sshconfig.Settings) {
+func (f *files) count(s *sshconfig.Settings, hosts int) {
 	switch filesOf(s) {
 	case 1:
-		f.direct++
+		f.direct += hosts
 	case perProxy:
-		f.proxied++
+		f.proxied += hosts
 	}
 }
 

@@ -71,7 +71,7 @@ Host *
 	IdentityFile %[1]s/id
 	IdentityAgent none
 `, h.dir))
-	if err := tr.Prepare(t.Context(), named("plain", "inner1", "inner2", "inner3")); err != nil {
+	if err := tr.Prepare(t.Context(), named("plain", "inner1", "inner2", "inner3"), 1); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(*asked)
@@ -84,7 +84,7 @@ func TestPrepareWithoutKeys(t *testing.T) {
 	h := newHome(t)
 	h.write("sealed", sealedKey(t))
 	tr, _ := prepared(t, h, fmt.Sprintf("IdentityFile %s/sealed\nIdentityAgent none\n", h.dir))
-	err := tr.Prepare(t.Context(), named("a", "b"))
+	err := tr.Prepare(t.Context(), named("a", "b"), 1)
 	if err == nil || !strings.Contains(err.Error(), "nobody there") {
 		t.Errorf("%v, want why there is no key", err)
 	}
@@ -95,7 +95,7 @@ func TestPrepareEnds(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
 	cancel(why)
-	if err := tr.Prepare(ctx, named("a")); !errors.Is(err, why) {
+	if err := tr.Prepare(ctx, named("a"), 1); !errors.Is(err, why) {
 		t.Errorf("%v, want the context's cause", err)
 	}
 }
@@ -113,7 +113,7 @@ Host deep
 Host *
 	IdentityAgent none
 `)
-	if err := tr.Prepare(t.Context(), named("plain1", "plain2", "plain3", "proxied1", "proxied2", "inner1", "inner2", "inner3", "deep")); err != nil {
+	if err := tr.Prepare(t.Context(), named("plain1", "plain2", "plain3", "proxied1", "proxied2", "inner1", "inner2", "inner3", "deep"), 1); err != nil {
 		t.Fatal(err)
 	}
 	const jumps = 1 + 3 // gate1, and what leads to proxied9
@@ -121,6 +121,21 @@ Host *
 		if got := tr.Files(sessions); got != want {
 			t.Errorf("%d sessions: %d files, want %d", sessions, got, want)
 		}
+	}
+}
+
+// Hosts that differ in their names alone are prepared as one, and counted as all of them.
+func TestPrepareAlike(t *testing.T) {
+	h := newHome(t)
+	tr, _ := prepared(t, h, "IdentityAgent none\nProxyCommand nc 127.0.0.1 %p\n")
+	if !tr.Config.Alike() {
+		t.Fatal("the hosts are not alike")
+	}
+	if err := tr.Prepare(t.Context(), named("n1"), 1000); err != nil {
+		t.Fatal(err)
+	}
+	if got := tr.Files(64); got != 3*64 {
+		t.Errorf("64 sessions: %d files, want %d", got, 3*64)
 	}
 }
 
@@ -136,7 +151,7 @@ func BenchmarkPrepare(b *testing.B) {
 				return
 			}
 		}
-	})
+	}, 1)
 	if err != nil {
 		b.Fatal(err)
 	}
