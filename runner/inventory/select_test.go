@@ -609,14 +609,14 @@ func TestAlike(t *testing.T) {
 		{"[web] user=ops\nn1", "", "n[1-9]", false},
 		{"", "n1", "n[1-9]", false},
 	} {
-		inv := New(Options{Transports: []string{"ssh", "rsh"}})
+		inv := inventory.New(inventory.Options{Transports: []string{"ssh", "rsh"}})
 		if test.hosts != "" {
 			if err := inv.Read(strings.NewReader(test.hosts), "hosts"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if test.match != "" {
-			if err := inv.Match(test.match, "config:1", Settings{User: "ops"}); err != nil {
+			if err := inv.Match(test.match, "config:1", inventory.Settings{User: "ops"}); err != nil {
 				t.Fatal(err)
 			}
 		}
