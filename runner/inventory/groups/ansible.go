@@ -67,6 +67,7 @@ type ansible struct {
 	groups map[string]*ansibleGroup
 	hosts  []ansibleHost
 	names  int             // that the lines of hosts make, each counted as often as it is there
+	links  int             // to children
 	seen   map[string]bool // the hosts that are in a group other than all and ungrouped
 }
 
@@ -104,6 +105,9 @@ func (a *ansible) group(name string, line int) (*ansibleGroup, error) {
 		if !validName(name) || strings.Contains(name, "=") {
 			return nil, a.errorf(line, "%s is no name of a group: expected letters, digits, '_', '-' and '.'", quote(name))
 		}
+		if len(a.order) == maxGroups {
+			return nil, a.errorf(line, "with this line the inventory has more than %d groups", maxGroups)
+		}
 		g = new(ansibleGroup)
 		a.groups[name] = g
 		a.order = append(a.order, name)
@@ -112,8 +116,11 @@ func (a *ansible) group(name string, line int) (*ansibleGroup, error) {
 	return g, nil
 }
 
-// maxNames bounds the hosts of an inventory, each counted as often as it is there.
-const maxNames = 1_000_000
+// Bounds on an inventory: its hosts and the children of groups, each counted as often as it is there, and its groups.
+const (
+	maxNames  = 1_000_000
+	maxGroups = 1_000_000
+)
 
 // host adds hosts to a group.
 func (a *ansible) host(in string, h ansibleHost) error {
@@ -128,6 +135,15 @@ func (a *ansible) host(in string, h ansibleHost) error {
 			a.seen[name] = true
 		}
 	}
+	return nil
+}
+
+// child adds a child to a group.
+func (a *ansible) child(g *ansibleGroup, name string, line int) error {
+	if a.links++; a.links > maxNames {
+		return a.errorf(line, "with this line the inventory has more than %d children of groups", maxNames)
+	}
+	g.children = append(g.children, link{name, line})
 	return nil
 }
 
@@ -168,7 +184,7 @@ func (a *ansible) table() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{path: a.path, all: new(text)}
+	t := &table{path: a.path, all: new(passage)}
 	for _, h := range a.hosts {
 		t.all.add(0, h.line, strings.Join(h.names, "\n"))
 	}
@@ -311,6 +327,9 @@ func (a *ansible) hostLine(in, pattern string, vars []Setting, line int) error {
 func ansibleNames(pattern string) ([]string, error) {
 	if inner, is := strings.CutPrefix(pattern, "["); is && strings.HasSuffix(inner, "]") && plain(inner[:len(inner)-1]) && strings.Contains(inner, ":") {
 		return []string{inner[:len(inner)-1]}, nil // an IPv6 address in brackets, which are not part of it
+	}
+	if len(pattern) > 4*maxName {
+		return nil, fmt.Errorf("%s is no name of a host: it has %d bytes", quote(pattern), len(pattern))
 	}
 	names := []string{""}
 	for rest := pattern; rest != ""; {

@@ -70,8 +70,7 @@ func (a *ansible) iniLine(in, kind, line string, number int) error {
 		if len(words) != 1 {
 			return a.errorf(number, "expected the name of a group, found %s", quote(line))
 		}
-		g.children = append(g.children, link{words[0], number})
-		return nil
+		return a.child(g, words[0], number)
 	}
 	if len(words) == 0 || words[0] == "" {
 		return a.errorf(number, "expected a host, found %s", quote(line))

@@ -51,8 +51,9 @@ func (a *ansible) yamlGroup(p pair, depth int) error {
 			case "hosts":
 				err = a.yamlHost(p.key, e)
 			case "children":
-				g.children = append(g.children, link{e.key, e.line})
-				err = a.yamlGroup(e, depth+1)
+				if err = a.child(g, e.key, e.line); err == nil {
+					err = a.yamlGroup(e, depth+1)
+				}
 			case "vars":
 				err = a.groupVariable(g, e.key, e.value.text(), e.line)
 			}

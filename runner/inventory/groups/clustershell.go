@@ -74,14 +74,10 @@ func ClusterShell(paths []string, cacheDir string) (sources []Named, byDefault s
 // readLayers reads the groups.conf files that there are, as one. The directory is that of the last.
 func readLayers(paths []string) (sections ini, dir string, err error) {
 	for _, path := range paths {
-		text, err := readText(path)
+		read, err := readINI(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return nil, "", err
-		}
-		read, err := readINI(path, text)
 		if err != nil {
 			return nil, "", err
 		}
@@ -142,14 +138,10 @@ func (c *clusterShell) confdir(value, cfgdir string) error {
 		return err
 	}
 	for _, path := range paths {
-		text, err := readText(path)
+		sections, err := readINI(path)
 		if errors.Is(err, fs.ErrPermission) {
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		sections, err := readINI(path, text)
 		if err != nil {
 			return err
 		}
@@ -220,9 +212,11 @@ func (c *clusterShell) autodir(value, cfgdir string) error {
 				if err != nil {
 					return err
 				}
-				group := t.group(g.key)
+				t.group(g.key) // also one without hosts
 				for _, hosts := range texts {
-					group.add(0, hosts.Line, hosts.Value)
+					if err := t.add(g.key, hosts.Line, hosts.Value); err != nil {
+						return err
+					}
 				}
 			}
 			if err := c.add(s.key, fmt.Sprintf("%s:%d", path, s.line), once(func() (*table, error) { return t, nil })); err != nil {

@@ -36,7 +36,7 @@ type dsh struct {
 }
 
 type dshGroup struct {
-	text
+	passage
 	files []string
 	chain []string // while it is read: the files that include each other down to this place
 }

@@ -23,7 +23,9 @@ func File(path string) Source {
 			if name = strings.TrimSpace(name); !colon || !validName(name) {
 				return nil, fmt.Errorf("%s:%d: expected GROUP: HOSTS, found %s", path, number, quote(line))
 			}
-			t.group(name).add(0, number, strings.TrimSpace(hosts))
+			if err := t.add(name, number, strings.TrimSpace(hosts)); err != nil {
+				return nil, err
+			}
 		}
 		return t, nil
 	})

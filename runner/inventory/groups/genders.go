@@ -38,7 +38,7 @@ func (g *genders) table() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{path: g.path, all: new(text)}
+	t := &table{path: g.path, all: new(passage)}
 	first := map[string]*attribute{}
 	left := maxNodes
 	var skip map[string]bool
@@ -85,7 +85,9 @@ func (g *genders) table() (*table, error) {
 			if node, before := a.add(number, nodes); before != 0 {
 				return fail("%s has the attribute %s already, from line %d", quote(node), quote(name), before)
 			}
-			t.group(name).add(0, number, hosts)
+			if err := t.add(name, number, hosts); err != nil {
+				return nil, err
+			}
 			if name == "pdsh_all_skip" {
 				if skip == nil {
 					skip = map[string]bool{}
@@ -99,13 +101,13 @@ func (g *genders) table() (*table, error) {
 			}
 			if once, each := fill(value, "\x00"); each {
 				g.values[name] = append(g.values[name], &gendersLine{value, nodes})
-			} else {
-				t.group(name+"="+once).add(0, number, hosts)
+			} else if err := t.add(name+"="+once, number, hosts); err != nil {
+				return nil, err
 			}
 		}
 	}
 	if skip != nil {
-		t.all = new(text)
+		t.all = new(passage)
 		for _, e := range every {
 			t.all.add(0, e.line, strings.Join(slices.DeleteFunc(slices.Clone(e.nodes), func(node string) bool { return skip[node] }), ","))
 		}
@@ -204,7 +206,7 @@ func expandNodes(word string, most int) (items, nodes []string, err error) {
 	for len(word) > 0 {
 		// An item ends at a comma outside of brackets.
 		end := strings.IndexByte(word, ',')
-		if open := strings.IndexByte(word, '['); open >= 0 && open < end {
+		if open := strings.IndexByte(word[:max(0, end)], '['); open >= 0 {
 			closed := strings.IndexByte(word[open:], ']')
 			if closed < 0 {
 				return nil, nil, fmt.Errorf("this '[' is never closed in %s", quote(word))

@@ -191,6 +191,33 @@ func TestWhere(t *testing.T) {
 	}
 }
 
+// Files that would take hours if anything of their reading were quadratic, and gigabytes if lines could multiply without end.
+func TestLarge(t *testing.T) {
+	var attributes strings.Builder
+	for i := range 300_000 {
+		fmt.Fprintf(&attributes, ",a%d", i)
+	}
+	testBadFiles(t, "", File, []badFile{{strings.Repeat("b: n1\n", 4<<20), "there is no such group"}})
+	testBadFiles(t, "", Genders, []badFile{
+		{strings.Repeat(",", 32<<20) + "n1 a\n" + strings.Repeat("n2,", 400_000) + "n3 " + attributes.String()[1:], "FILE:2: with this line the groups of the file take more than 256 MB"},
+		{strings.Repeat("[", 32<<20), `FILE:1: this '[' is never closed in "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[…"`},
+	})
+	testBadFiles(t, ".ini", Ansible, []badFile{
+		{strings.Repeat("[", 32<<20), fmt.Sprintf(`FILE:1: "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[…" is no name of a host: it has %d bytes`, 32<<20)},
+		{"[b]\n[c:children]\n" + strings.Repeat("b\n", 4<<20), "FILE:1000003: with this line the inventory has more than 1000000 children of groups"},
+	})
+	conf := file(t, "groups.conf", "[x]\nmap: y\n"+strings.Repeat(" z\n", 340_000))
+	if sources, _, err := ClusterShell([]string{conf}, ""); err != nil || len(sources) != 1 {
+		t.Errorf("%v, %v", sources, err)
+	}
+	if err := os.WriteFile(conf, []byte("[x]\nmap: y\n"+strings.Repeat(" z\n", 350_000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ClusterShell([]string{conf}, ""); err == nil || err.Error() != conf+": this file has 1050011 bytes, and a configuration has at most 1048576" {
+		t.Error(err)
+	}
+}
+
 // A million lines for one group take no longer, line for line, than a few.
 func BenchmarkFile(b *testing.B) {
 	var text strings.Builder

@@ -17,52 +17,77 @@ type section struct {
 // ini is the sections of one INI file, or of several that go over each other.
 type ini []section
 
+// Bounds on an INI file, far above what anybody writes.
+const (
+	maxINI      = 1 << 20
+	maxSections = 10_000
+)
+
 // readINI reads what Python's configparser does: sections, "key: value" or "key = value" in them, values that go on in lines further in, comments
 // of whole lines after '#' or ';', and [DEFAULT], whose values hold in each section that does not have its own. Keys are in lower case.
-func readINI(path, text string) (ini, error) {
+func readINI(path string) (ini, error) {
+	text, err := readText(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxINI {
+		return nil, fmt.Errorf("%s: this file has %d bytes, and a configuration has at most %d", path, len(text), maxINI)
+	}
 	var read ini
 	var values map[string]string // of the section that is read
-	key, depth := "", 0          // of the last key: how far in it stands
-	for number, line := range lines(text) {
-		fail := func(format string, args ...any) (ini, error) {
-			return ini{}, fmt.Errorf("%s:%d: %s", path, number, fmt.Sprintf(format, args...))
+	places := map[string]string{}
+	key, depth := "", 0 // of the last key: how far in it stands
+	var value []string  // its lines
+	end := func() {
+		if key != "" {
+			values[key] = strings.Join(value, "\n")
 		}
+		key = ""
+	}
+	for number, line := range lines(text) {
+		place := fmt.Sprintf("%s:%d", path, number)
 		word := strings.TrimSpace(line)
 		if word == "" || word[0] == '#' || word[0] == ';' {
 			continue
 		}
 		in := len(line) - len(strings.TrimLeftFunc(line, unicode.IsSpace))
 		if key != "" && in > depth {
-			values[key] += "\n" + word
+			value = append(value, word)
 			continue
 		}
+		end()
 		depth = in
 		if word[0] == '[' {
 			closed := strings.LastIndexByte(word, ']')
 			if closed < 2 {
-				return fail("expected [SECTION], found %s", quote(word))
+				return nil, fmt.Errorf("%s: expected [SECTION], found %s", place, quote(word))
 			}
 			name := word[1:closed]
-			if s := read.section(name); s != nil {
-				return fail("the section [%s] is there twice, before at %s", name, s.place)
+			if before := places[name]; before != "" {
+				return nil, fmt.Errorf("%s: the section [%s] is there twice, before at %s", place, name, before)
 			}
-			key, values = "", map[string]string{}
-			read = append(read, section{name, fmt.Sprintf("%s:%d", path, number), values})
+			if len(read) == maxSections {
+				return nil, fmt.Errorf("%s: with this line there are more than %d sections", place, maxSections)
+			}
+			places[name] = place
+			values = map[string]string{}
+			read = append(read, section{name, place, values})
 			continue
 		}
 		at := strings.IndexAny(word, ":=")
 		if at <= 0 {
-			return fail("expected KEY: VALUE, found %s", quote(word))
+			return nil, fmt.Errorf("%s: expected KEY: VALUE, found %s", place, quote(word))
 		}
 		if values == nil {
-			return fail("%s stands before the first [SECTION]", quote(word))
+			return nil, fmt.Errorf("%s: %s stands before the first [SECTION]", place, quote(word))
 		}
 		key = strings.ToLower(strings.TrimSpace(word[:at]))
 		if _, twice := values[key]; twice {
-			return fail("%s is there twice in its section", key)
+			return nil, fmt.Errorf("%s: %s is there twice in its section", place, key)
 		}
-		values[key] = strings.TrimSpace(word[at+1:])
+		value = append(value[:0], strings.TrimSpace(word[at+1:]))
 	}
+	end()
 	return read, nil
 }
 

@@ -131,11 +131,14 @@ func inName(r rune) bool {
 	return r != utf8.RuneError && unicode.In(r, unicode.L, unicode.M, unicode.Nd)
 }
 
+// maxName is how long a host's name can be: RFC 1035, 2.3.4.
+const maxName = 253
+
 // plain reports whether a host expression that is name means the host of that name, and nothing else.
 func plain(name string) bool {
 	if strings.Contains(name, ":") {
 		addr, err := netip.ParseAddr(name)
 		return err == nil && !strings.ContainsFunc(addr.Zone(), func(r rune) bool { return !inName(r) })
 	}
-	return name != "" && name[0] != '-' && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool { return !inName(r) })
+	return name != "" && len(name) <= maxName && name[0] != '-' && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool { return !inName(r) })
 }

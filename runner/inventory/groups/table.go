@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// text is host expressions, one below the other, and where each is from.
-type text struct {
+// passage is host expressions, one below the other, and where each is from.
+type passage struct {
 	strings.Builder
 	marks []mark
 }
@@ -19,7 +19,7 @@ type text struct {
 type mark struct{ offset, file, line int32 }
 
 // add adds what a line of a file says.
-func (t *text) add(file, line int, hosts string) {
+func (t *passage) add(file, line int, hosts string) {
 	if hosts == "" {
 		return
 	}
@@ -33,7 +33,7 @@ func (t *text) add(file, line int, hosts string) {
 }
 
 // join adds another text.
-func (t *text) join(more *text) {
+func (t *passage) join(more *passage) {
 	if more.Len() == 0 {
 		return
 	}
@@ -48,7 +48,7 @@ func (t *text) join(more *text) {
 }
 
 // where is the place that the byte at offset is from.
-func (t *text) where(files []string, offset int) string {
+func (t *passage) where(files []string, offset int) string {
 	i, found := slices.BinarySearchFunc(t.marks, offset, func(m mark, offset int) int { return cmp.Compare(int(m.offset), offset) })
 	if !found {
 		i-- // the one that begins before it
@@ -63,19 +63,35 @@ func (t *text) where(files []string, offset int) string {
 type table struct {
 	path     string
 	names    []string
-	texts    map[string]*text
-	all      *text // all hosts, where that is not what the group "all" or else all groups have
+	texts    map[string]*passage
+	all      *passage // all hosts, where that is not what the group "all" or else all groups have
 	settings []Setting
+	size     int // of all that has been added, and what it costs to keep it apart
+}
+
+// maxTable bounds what the groups of a file take: a line that gives many hosts to many groups makes more of it than the file has.
+const maxTable = 4 * maxText
+
+// add adds what a line says to a group, which it makes if there is none.
+func (t *table) add(group string, line int, hosts string) error {
+	if t.size += 16 + len(hosts); t.texts[group] == nil {
+		t.size += 256 + len(group)
+	}
+	if t.size > maxTable {
+		return fmt.Errorf("%s:%d: with this line the groups of the file take more than %d MB", t.path, line, maxTable>>20)
+	}
+	t.group(group).add(0, line, hosts)
+	return nil
 }
 
 // group returns the text of a group, which it makes if there is none.
-func (t *table) group(name string) *text {
+func (t *table) group(name string) *passage {
 	g := t.texts[name]
 	if g == nil {
 		if t.texts == nil {
-			t.texts = map[string]*text{}
+			t.texts = map[string]*passage{}
 		}
-		g = new(text)
+		g = new(passage)
 		t.texts[name] = g
 		t.names = append(t.names, name)
 	}
@@ -85,12 +101,12 @@ func (t *table) group(name string) *text {
 // static is a Source that is a table, loaded when it is first asked for.
 type static struct {
 	load func() (*table, error)
-	all  func() (*text, error)
+	all  func() (*passage, error)
 }
 
 func once(load func() (*table, error)) static {
 	load = sync.OnceValues(load)
-	return static{load, sync.OnceValues(func() (*text, error) {
+	return static{load, sync.OnceValues(func() (*passage, error) {
 		t, err := load()
 		if err != nil {
 			return nil, err
@@ -101,7 +117,7 @@ func once(load func() (*table, error)) static {
 		if all, known := t.texts["all"]; known {
 			return all, nil
 		}
-		all := new(text)
+		all := new(passage)
 		for _, name := range t.names {
 			all.join(t.texts[name])
 		}

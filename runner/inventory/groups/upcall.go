@@ -112,13 +112,16 @@ func (c *upcall) List(ctx context.Context) ([]string, error) {
 func groupNames(out, by string) ([]string, error) {
 	var names []string
 	seen := map[string]bool{}
-	for _, name := range strings.FieldsFunc(out, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\r' }) {
+	for name := range strings.FieldsFuncSeq(out, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\r' }) {
 		if name = strings.TrimPrefix(name, "@"); !validName(name) {
 			return nil, fmt.Errorf("%s printed %s, which is no name of a group", quoteCommand(by), quote(name))
 		}
 		if !seen[name] {
 			seen[name] = true
 			names = append(names, name)
+		}
+		if len(names) > maxGroups {
+			return nil, fmt.Errorf("%s printed more than %d names of groups", quoteCommand(by), maxGroups)
 		}
 	}
 	return names, nil
@@ -143,7 +146,7 @@ func (c upcallReverse) Reverse(ctx context.Context, host string) ([]string, erro
 
 // Where is the command that answers for the group.
 func (c *upcall) Where(group string, _ int) string {
-	if group == "*" {
+	if group == "*" && c.u.All != "" {
 		return quoteCommand(c.u.All)
 	}
 	return quoteCommand(c.u.Map)

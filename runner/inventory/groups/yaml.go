@@ -37,7 +37,7 @@ func readYAML(path string) (node, error) {
 		if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
 			return node{}, fmt.Errorf("%s:%s: %s", path, m[1], err.Error()[len(m[0]):])
 		}
-		return node{}, fmt.Errorf("%s: %w", path, err)
+		return node{}, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	if err := d.Decode(&second); err == nil && len(second.Content) > 0 {
 		return node{}, fmt.Errorf("%s:%d: a second document begins here; one file is one document", path, second.Line)
