@@ -87,15 +87,13 @@ func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts
 			t.Wallet.Close()
 		}
 	}()
-	all, each := hosts.reachedBy("ssh"), 1
-	if hosts.alike && t.Config.Alike() {
-		every := all
-		all, each = func(yield func(transport.Host) bool) {
-			for host := range every {
-				yield(host)
-				break
-			}
-		}, hosts.count
+	every := hosts.reachedBy("ssh")
+	all, each, learns := every, 1, true
+	if hosts.alike && t.Config.Alike() { // then one speaks for all
+		for host := range every {
+			all, each, learns = slices.Values([]transport.Host{host}), hosts.count, t.LearnsHostKeys(ctx, host)
+			break
+		}
 	}
 	if err := t.Prepare(ctx, all, each); err != nil {
 		return usagef("%v", err)
@@ -103,7 +101,10 @@ func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts
 	if err := enoughFiles(c, hosts, func(n int) int { return t.Files(n) + behind(n) }); err != nil {
 		return err
 	}
-	return e.hostKeys(ctx, c, t, hosts.reachedBy("ssh"))
+	if !learns {
+		return nil
+	}
+	return e.hostKeys(ctx, c, t, every)
 }
 
 // password gets it from a person or from a command of theirs.
