@@ -249,5 +249,3 @@ func find(set []setting, key string) *setting {
 	}
 	return nil
 }
-
-func isLabel(key string) bool { return strings.HasPrefix(key, labelPrefix) }
