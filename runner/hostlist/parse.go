@@ -370,7 +370,7 @@ func (p *parser) reaching() (reaching, error) {
 	}
 	if before, _, ok := strings.Cut(word, "@"); ok && before != "" && !strings.ContainsAny(before, "[]") {
 		for i, r := range before {
-			if !inName(r) && !strings.ContainsRune(`\+$`, r) || i == 0 && r == '-' {
+			if !inName(r) && r != '\\' && r != '+' && (r != '$' || i == 0 || i+1 < len(before)) || i == 0 && r == '-' {
 				return to, p.fail(p.pos+i, "'%c' cannot be part of a user name before '@'", r)
 			}
 		}
@@ -424,7 +424,7 @@ func (p *parser) pattern(t *term) error {
 	case strings.HasPrefix(p.expr[p.pos:], "::"):
 		return p.noIPv6()
 	case pieces == nil:
-		return p.fail(p.pos, "expected a host name, found ':'")
+		return p.fail(p.pos, "expected a host name, found %s", p.found())
 	}
 	for _, pc := range pieces {
 		if pc.wild != 0 {

@@ -198,7 +198,11 @@ func (inv *Inventory) checkSetting(s setting) error {
 			return fmt.Errorf("there is no transport %q: there is %s", s.value, strings.Join(inv.options.Transports, ", "))
 		}
 	case keyUser:
-		if s.value == "" || s.value[0] == '-' || strings.ContainsFunc(s.value, notInUser) {
+		name := s.value
+		if len(name) > 1 {
+			name = strings.TrimSuffix(name, "$") // of an account of a machine (useradd(8))
+		}
+		if name == "" || name[0] == '-' || strings.ContainsFunc(name, notInUser) {
 			return fmt.Errorf("user=%q is no user name: expected letters, digits and punctuation, not beginning with '-'", s.value)
 		}
 	case keyPort:
