@@ -11,7 +11,7 @@ import (
 // Genders is a file of nodeattr(1): nodes and their attributes. An attribute is a group, of all the nodes that have it; ATTR=VALUE is one too, of those
 // that have it with this value, and of these List names none, as nodeattr -l does. All leaves out the nodes with the attribute pdsh_all_skip, as
 // pdsh -a does. The operators of genders' own queries are not read, for host expressions have the same: @mgmt&@login is what nodeattr has as
-// mgmt&&login, @mgmt,@login is mgmt||login, @mgmt!@login is mgmt--login, and @*!@login is ~login.
+// mgmt&&login, @mgmt,@login is mgmt||login, @mgmt!@login is mgmt--login, and @*!@login is ~login. Attributes set nothing, pdsh_rcmd_type neither.
 func Genders(path string) Source {
 	g := &genders{path: path, values: map[string][]*gendersLine{}}
 	g.static = once(g.table)

@@ -5,7 +5,7 @@
 //	Netgroup    getent netgroup             Ansible       an inventory, INI or YAML
 //	Upcall      a command of yours
 //	                 │
-//	                 ▼ Source: Map, List; some have All, Reverse, Settings
+//	                 ▼ Source: Map, List; some have All, Reverse, Settings, Where
 //	       texts: host expressions, which package inventory reads
 //
 // A source gives texts and understands none of them: a text is a host expression of package hostlist, whose items may be parted by
@@ -15,6 +15,9 @@
 // error that names the file and the line. The methods may be called by many goroutines.
 //
 // # Commands
+//
+// Commands run in a process group of their own, without input, until ctx ends. The group is killed when the answer is there, so that
+// nothing of it is left; a process that has made itself a session of its own lives on, but is not waited for.
 //
 // An [Upcall] has a program answer for groups. As entries of multi-rsh's configuration, for slurm's partitions, its running jobs, and consul's services:
 //
