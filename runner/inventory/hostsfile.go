@@ -23,7 +23,8 @@ import (
 const (
 	maxLine    = 1 << 20
 	maxFile    = 512 << 20
-	maxInclude = 100 // files in files
+	maxLines   = hostlist.MaxHosts + hostlist.MaxHosts/10 // with room for comments
+	maxInclude = 100                                      // files in files
 )
 
 // book is hosts files that are read as one: those of the inventory, or that of a ^FILE with what it includes.
@@ -264,7 +265,9 @@ func (r *reader) read(src io.Reader) error {
 		if r.line == 0 {
 			text = strings.TrimPrefix(text, "\ufeff")
 		}
-		r.line++
+		if r.line++; r.line > maxLines {
+			return fmt.Errorf("%s: the file has more than %d lines: is this a hosts file?", r.at(), maxLines)
+		}
 		if size += len(text) + 1; size > maxFile {
 			return fmt.Errorf("%s: the file is longer than %d bytes: is this a hosts file?", r.at(), maxFile)
 		}
@@ -397,7 +400,7 @@ func header(hosts string) (name, rest string, is bool) {
 func (r *reader) begin(head string, words []string) error {
 	name, what, isMore := strings.Cut(head, ":")
 	switch {
-	case !isGroup(name):
+	case r.book.sections[name] == nil && !isGroup(name):
 		return fmt.Errorf("[%s] is no section: a group's name has letters, digits, '_', '-', '.', '+' and '/'", head)
 	case isMore && what == "vars":
 		return fmt.Errorf("settings of a section stand after its name, as in [%s] user=ops", name)

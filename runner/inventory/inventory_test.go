@@ -289,6 +289,7 @@ func TestReadIsBounded(t *testing.T) {
 		{"\x00", "hosts:1: there is a NUL byte"},
 		{"x", "hosts:1: this line is longer than 1048576 bytes"},
 		{"\x89PNG\r\n\x1a\n", "hosts:1: host expression"},
+		{"\n", "hosts:11000001: the file has more than 11000000 lines"},
 		{"#" + strings.Repeat("c", 1<<19-2) + "\n", "hosts:1025: the file is longer than 536870912 bytes"},
 	} {
 		err := newInventory().Read(&endless{text: tt.text}, "hosts")
