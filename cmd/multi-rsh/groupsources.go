@@ -151,23 +151,20 @@ func (e *env) groupCache() string {
 	return ""
 }
 
-func (e *env) clusterShellPaths() []string {
-	paths := groups.ClusterShellPaths(e.Getenv)
-	for i, path := range paths {
-		if below, is := strings.CutPrefix(path, "/etc/"); is {
-			paths[i] = filepath.Join(e.Etc, below)
-		}
-	}
-	return paths
-}
+func (e *env) clusterShellPaths() []string { return e.below(groups.ClusterShellPaths(e.Getenv)) }
+
+func (e *env) dshDirs() []string { return e.below(groups.DshDirs(e.Getenv)) }
 
 func (e *env) genders() string { return filepath.Join(e.Etc, "genders") }
 
-func (e *env) dshDirs() (dirs []string) {
-	if home := e.Getenv("HOME"); home != "" {
-		dirs = append(dirs, filepath.Join(home, ".dsh", "group"))
+// below has the paths in /etc begin where /etc is.
+func (e *env) below(paths []string) []string {
+	for i, path := range paths {
+		if name, is := strings.CutPrefix(path, "/etc/"); is {
+			paths[i] = filepath.Join(e.Etc, name)
+		}
 	}
-	return append(dirs, filepath.Join(e.Etc, "dsh", "group"))
+	return paths
 }
 
 // isThere is true, too, for what cannot be looked at: to read it then says why.

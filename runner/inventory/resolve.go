@@ -235,12 +235,25 @@ func (n *node) ask(ctx context.Context) error {
 	if strings.TrimSpace(text) != "" {
 		e, err := hostlist.Parse(text)
 		if err != nil {
-			return fmt.Errorf("%s: %w", n.what, err)
+			return fmt.Errorf("%s%s: %w", n.what, n.from(err), err)
 		}
 		n.parts = []*part{{expr: e}}
 	}
 	n.asked = true
 	return nil
+}
+
+// from says where the source has what is wrong in its text: " from FILE:LINE", or a command.
+func (n *node) from(err error) string {
+	syntax := (*hostlist.SyntaxError)(nil)
+	locator, is := n.source.Source.(groups.Locator)
+	if !is || !errors.As(err, &syntax) {
+		return ""
+	}
+	if where := locator.Where(n.name, syntax.Offset); where != "" {
+		return " from " + where
+	}
+	return ""
 }
 
 // list is the hosts of a node.

@@ -628,3 +628,16 @@ func TestAlike(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong in a group's text is said with the place that the source has it from.
+func TestGroupTextPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "groups")
+	if err := os.WriteFile(path, []byte("good: n[1-3]\n\nbad: n1\nbad: n[3-1]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	inv := inventory.New(inventory.Options{Sources: []inventory.Named{{Name: "f", Source: groups.File(path)}}, Default: "f"})
+	_, err := inv.Select(t.Context(), []string{"@bad"}, nil)
+	if want := "@f:bad from " + path + ":4: "; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s…", err, want)
+	}
+}
