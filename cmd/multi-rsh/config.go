@@ -300,11 +300,15 @@ var (
 	userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]*\$?$`)
 )
 
-// user refuses what pdsh and clush mean by -u: a time.
+// user refuses what pdsh and clush mean by -u, a time, and what no user is called.
 func (a *arguments) user(c *config) error {
 	if seconds.MatchString(c.user) {
 		return usagef("%s %s: this is the user on the hosts; for a time limit write -t %s (the whole of each host) or --connect-timeout %s",
 			a.origin["user"], c.user, c.user, c.user)
+	}
+	name := strings.TrimSuffix(c.user, "$") // of an account of a machine
+	if c.user != "" && (name == "" || name[0] == '-' || strings.ContainsAny(name, "'`\";&<>|(){}$\\ \t\r\n")) {
+		return usagef("%s %q: a user's name does not begin with a dash, and has no blanks in it and nothing that a shell gives a meaning", a.origin["user"], c.user)
 	}
 	return nil
 }

@@ -138,7 +138,7 @@ func readConfig(name, home string) (*configFile, error) {
 
 // readGuarded refuses a file that others could have written: it may say which commands we run here.
 func readGuarded(name string) (string, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for its writer
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "", fs.ErrNotExist
 	} else if err != nil {
@@ -151,6 +151,9 @@ func readGuarded(name string) (string, error) {
 	}
 	if info.IsDir() {
 		return "", usagef("%s: this is a directory; name a configuration file", name)
+	}
+	if !info.Mode().IsRegular() && name != os.DevNull && !strings.HasPrefix(name, "/dev/fd/") && name != "/dev/stdin" { // as <(command) is
+		return "", usagef("%s: this is no regular file, so reading it might never end; name a configuration file", name)
 	}
 	if stat, is := info.Sys().(*syscall.Stat_t); is && info.Mode().IsRegular() {
 		if stat.Uid != 0 && int(stat.Uid) != os.Getuid() {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,6 +121,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"\n# x\nfanot = 3\n", `CONFIG:3: there is no setting fanot; did you mean fanout?`},
 		{"connect_timeout = 3\n", `CONFIG:1: there is no setting connect_timeout; did you mean connect-timeout?`},
 		{"host = 3\n", `CONFIG:1: there is no setting host; did you mean hosts?`},
+		{"a = 3\n", `CONFIG:1: there is no setting a; multi-rsh --man lists them under CONFIGURATION`},
 		{"zzzzzz = 3\n", `CONFIG:1: there is no setting zzzzzz; multi-rsh --man lists them under CONFIGURATION`},
 		{"help = true\n", `CONFIG:1: there is no setting help; multi-rsh --man lists them under CONFIGURATION`},
 		{"legacy = true\n", `CONFIG:1: legacy is not heeded: ` + byHandAlone + `; remove it, and write --legacy where you mean it`},
@@ -135,6 +138,8 @@ func TestConfigRefuses(t *testing.T) {
 		{"user = 1979-05-27\n", `CONFIG:1: user is a text or a number, and this is a date`},
 		{"[user]\n", `CONFIG:1: user is a text or a number, and this is a table`},
 		{"user = ''\n", `CONFIG:1: user is empty; remove it, or say what it is to be`},
+		{"user = '-x'\n", `CONFIG:1: user "-x": a user's name does not begin with a dash, and has no blanks in it and nothing that a shell gives a meaning`},
+		{"user = 'a$b'\n", `CONFIG:1: user "a$b": a user's name does not begin with a dash, and has no blanks in it and nothing that a shell gives a meaning`},
 		{"merge = 'yes'\n", `CONFIG:1: merge is a switch: write merge = true or merge = false, without quotes`},
 		{"timeout = 'soon'\n", `CONFIG:1: timeout "soon": ` + timeHint},
 		{"transport = 'rhs'\n", `CONFIG:1: transport rhs: there is no such transport; it is ssh, rsh or exec`},
@@ -229,6 +234,34 @@ func TestConfigOfOthers(t *testing.T) {
 	want := name + " belongs to user 12345, who could have it run anything as you: chown it to yourself"
 	if _, err := configureWith(environment, "id", "h1"); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// What is no file is not waited for, but for what a shell has opened for us.
+func TestConfigIsNoFile(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{fifo, "/dev/zero", "/dev/tty"} {
+		if _, err := readConfig(name, ""); err == nil || !strings.HasPrefix(err.Error(), name+": ") {
+			t.Errorf("%s: %v, want an error with the name", name, err)
+		}
+	}
+	if f, err := readConfig(os.DevNull, ""); err != nil || len(f.options) > 0 {
+		t.Errorf("%s: %v", os.DevNull, err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString("fanout = 3\n"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if f, err := readConfig(fmt.Sprintf("/dev/fd/%d", r.Fd()), ""); err != nil || len(f.options) != 1 {
+		t.Errorf("a pipe of the shell's: %v", err)
 	}
 }
 

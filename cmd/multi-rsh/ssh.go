@@ -21,9 +21,6 @@ import (
 
 // newSSH is the transport as the options want it, but for its Wallet, which prepareSSH gives it. It has read the configuration.
 func (e *env) newSSH(c *config) (*ssh.Transport, error) {
-	if c.user != "" && (c.user[0] == '-' || strings.ContainsAny(c.user, "'`\";&<>|(){}$\\ \t\n")) {
-		return nil, usagef("the user's name %q begins with a dash, or holds a blank or what a shell gives a meaning", c.user)
-	}
 	settings, err := sshconfig.Read(sshconfig.Sources{File: c.sshConfig, Options: c.sshOptions})
 	if err != nil {
 		return nil, usagef("%v", err)
