@@ -23,6 +23,7 @@ type selection struct {
 	count  int
 	all    iter.Seq[transport.Host]            // made as they are asked for
 	alike  bool                                // they are known to differ in their names alone
+	has    func(name string) bool              // whether a host of that name is among them
 	by     map[string]bool                     // the transports that they are reached by
 	limits func(transport.Host) []runner.Limit // nil: none
 }
@@ -51,6 +52,7 @@ func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
 		all:   chosen.Hosts(transport.Host{User: c.user, Transport: c.transport}),
 		by:    chosen.Transports(c.transport),
 		alike: chosen.Alike(),
+		has:   chosen.Names().Contains,
 	}
 	switch {
 	case s.count == 0 && len(c.exclude) > 0: // of which each item has taken some
@@ -134,6 +136,9 @@ func hostsFileName(name string) string {
 func (s *selection) pick(n int) {
 	hosts := slices.Collect(sample(s.all, s.count, n, rand.IntN))
 	s.count, s.all, s.by = n, slices.Values(hosts), map[string]bool{}
+	s.has = func(name string) bool {
+		return slices.ContainsFunc(hosts, func(h transport.Host) bool { return h.Name == name })
+	}
 	for _, host := range hosts {
 		s.by[host.Transport] = true
 	}

@@ -84,15 +84,17 @@ func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts
 			t.Wallet.Close()
 		}
 	}()
-	every := hosts.reachedBy("ssh")
-	all, each, learns := every, 1, true
-	if hosts.alike && t.Config.Alike() { // then one speaks for all
-		for host := range every {
-			all, each, learns = slices.Values([]transport.Host{host}), hosts.count, t.LearnsHostKeys(ctx, host)
-			break
+	all, learns := hosts.reachedBy("ssh"), true
+	speakers := ssh.Each(all)
+	if hosts.alike {
+		if few, ok := t.Speakers(ctx, all, hosts.count, hosts.has); ok {
+			speakers, learns = few, false
+			for host := range few {
+				learns = learns || t.LearnsHostKeys(ctx, host)
+			}
 		}
 	}
-	if err := t.Prepare(ctx, all, each); err != nil {
+	if err := t.Prepare(ctx, speakers); err != nil {
 		return usagef("%v", err)
 	}
 	if err := enoughFiles(c, hosts, func(n int) int { return t.Files(n) + behind(n) }); err != nil {
@@ -101,7 +103,7 @@ func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts
 	if !learns {
 		return nil
 	}
-	return e.hostKeys(ctx, c, t, every)
+	return e.hostKeys(ctx, c, t, all)
 }
 
 // password gets it from a person or from a command of theirs.
