@@ -2,6 +2,7 @@ package hostlist
 
 import (
 	"bytes"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -58,10 +59,11 @@ func (p *places) has(i int) bool { return p[i/64]>>(i%64)&1 == 1 }
 
 // next returns the first place from i on, -1 if there is none.
 func (p *places) next(i int) int {
-	for ; i <= maxName; i++ {
-		if p.has(i) {
-			return i
+	for word := i / 64; word < len(p); word++ {
+		if rest := p[word] >> (i % 64); rest != 0 {
+			return i + bits.TrailingZeros64(rest)
 		}
+		i = (word + 1) * 64
 	}
 	return -1
 }

@@ -398,3 +398,34 @@ func TestIndexInTurn(t *testing.T) {
 		}
 	}
 }
+
+// Wildcards match wherever in the longest of names their text stands.
+func TestLongWildcards(t *testing.T) {
+	for n := range 253 {
+		name := strings.Repeat("a", n) + "z" + strings.Repeat("b", 252-n)
+		scope := &hostlist.Scope{All: func() (*hostlist.List, error) { return hostlist.Of(slices.Values([]string{name})), nil }}
+		for _, text := range []string{"*z*", strings.Repeat("?", n) + "z*", "*z" + strings.Repeat("?", 252-n)} {
+			e, err := hostlist.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, err := e.Eval(scope); err != nil || s.Hosts.Len() != 1 {
+				t.Errorf("%s does not match %s: %v", text, name, err)
+			}
+		}
+	}
+}
+
+func BenchmarkWildcard(b *testing.B) {
+	all := mustParse(b, "node[1-1000000]")
+	scope := &hostlist.Scope{All: func() (*hostlist.List, error) { return all, nil }}
+	e, err := hostlist.Parse("n*e*7")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if s, err := e.Eval(scope); err != nil || s.Hosts.Len() != 100_000 {
+			b.Fatal(err)
+		}
+	}
+}
