@@ -363,7 +363,7 @@ func rshdDies(t *testing.T, b *bench) {
 	}
 	got := end(t, l)
 	if n == 0 && (got.err != nil || !got.status.Known) || n == 1 && !errors.Is(got.err, transport.ErrLost) {
-		t.Errorf("%+v", got)
+		t.Errorf("%+v: %v", got, got.err)
 	}
 	b.freeThere()
 	nothingHere(t, b.tr)
