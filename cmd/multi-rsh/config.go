@@ -41,7 +41,7 @@ type config struct {
 
 	sh, tty, forwardAgent, legacy bool
 
-	given map[string]string // what to call an option that is not for all transports, by its long name, if it is on the command line
+	given map[string]string // what to call an option that is on the command line, by its long name
 
 	action string // help, man or version: say that and end; then nothing above is set
 	topic  string // the first word then
@@ -55,6 +55,7 @@ type choice struct {
 	inventory []string // hosts files to choose from where there is no hostsFile; nil: those that are usually there
 	pick      int      // so many of them, at random; 0: all
 	dup       bool
+	bare      bool // --config none: nothing that is usually there is looked for
 	files     []*configFile
 }
 
@@ -142,7 +143,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		given: map[string]string{},
 	}
 	for _, o := range a.line.options {
-		if as := a.origin[o.name]; o.only != "" && strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
+		if as := a.origin[o.name]; strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
 			c.given[o.name] = as
 		}
 	}
@@ -173,6 +174,7 @@ func (a *arguments) choice(ctx *cli.Context, files []*configFile) (choice, error
 		hostsFile: ctx.String("hosts-file"),
 		inventory: ctx.StringSlice("inventory"),
 		dup:       ctx.Bool("dup"),
+		bare:      ctx.String("config") == "none",
 		files:     files,
 	}
 	// In their order, since an expression may take from what stands before it.
@@ -298,11 +300,15 @@ var (
 	userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]*\$?$`)
 )
 
-// user refuses what pdsh and clush mean by -u: a time.
+// user refuses what pdsh and clush mean by -u, a time, and what no user is called.
 func (a *arguments) user(c *config) error {
 	if seconds.MatchString(c.user) {
 		return usagef("%s %s: this is the user on the hosts; for a time limit write -t %s (the whole of each host) or --connect-timeout %s",
 			a.origin["user"], c.user, c.user, c.user)
+	}
+	name := strings.TrimSuffix(c.user, "$") // of an account of a machine
+	if c.user != "" && (name == "" || name[0] == '-' || strings.ContainsAny(name, "'`\";&<>|(){}$\\ \t\r\n")) {
+		return usagef("%s %q: a user's name does not begin with a dash, and has no blanks in it and nothing that a shell gives a meaning", a.origin["user"], c.user)
 	}
 	return nil
 }
@@ -389,13 +395,8 @@ func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error
 		// As in pdsh, the variable counts only when nothing else gives hosts, and -x takes from it.
 		c.hostsFile, fileAs = getenv("WCOLL"), "WCOLL"
 	}
-	if c.hostsFile != "" {
-		if len(c.inventory) > 0 && strings.HasPrefix(a.origin["inventory"], "-") {
-			return usagef("%s and %s both say what to choose hosts from; give one of them, --inventory as often as there are files", fileAs, a.origin["inventory"])
-		}
-		if err := checkHostsFile(fileAs, c.hostsFile); err != nil {
-			return err
-		}
+	if err := a.checkHostsFile(fileAs, &c.choice); err != nil {
+		return err
 	}
 	switch {
 	case c.hostsFile != "" || len(c.include) > 0:
@@ -422,9 +423,15 @@ func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error
 	return nil
 }
 
-// checkHostsFile knows what -l means in rsh, ssh, pdsh and clush: a user.
-func checkHostsFile(as, name string) error {
-	if name == "-" {
+// checkHostsFile looks at the file of -l, which as names. It knows what -l means in rsh, ssh, pdsh and clush: a user.
+func (a *arguments) checkHostsFile(as string, c *choice) error {
+	name := c.hostsFile
+	switch inventory := a.origin["inventory"]; {
+	case name == "":
+		return nil
+	case len(c.inventory) > 0 && strings.HasPrefix(inventory, "-"):
+		return usagef("%s and %s both say what to choose hosts from; give one of them, --inventory as often as there are files", as, inventory)
+	case name == "-":
 		return nil
 	}
 	_, err := os.Stat(name)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"multirsh/runner/inventory"
 )
 
 // configFile is what a configuration file says: defaults for options, settings for hosts, and where groups come from.
@@ -45,15 +47,7 @@ type fileOption struct {
 // fileHosts are the settings of a [[hosts]].
 type fileHosts struct {
 	place, match string
-	set          hostSettings
-}
-
-type hostSettings struct {
-	Transport, User string
-	Port            uint16
-	Addr, Jump      string
-	Labels          map[string]string
-	Fanout          int
+	set          inventory.Settings
 }
 
 // fileGroups is [groups].
@@ -131,7 +125,11 @@ func readConfig(name, home string) (*configFile, error) {
 	if err != nil {
 		return nil, usagef("%v", err)
 	}
-	r := &configReader{configFile: configFile{name: name}, home: home}
+	dir, err := filepath.Abs(filepath.Dir(name)) // commands of groups run elsewhere
+	if err != nil {
+		return nil, usagef("%s: %v", name, err)
+	}
+	r := &configReader{configFile: configFile{name: name}, dir: dir, home: home}
 	if err := r.root(root); err != nil {
 		return nil, err
 	}
@@ -140,7 +138,7 @@ func readConfig(name, home string) (*configFile, error) {
 
 // readGuarded refuses a file that others could have written: it may say which commands we run here.
 func readGuarded(name string) (string, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for its writer
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "", fs.ErrNotExist
 	} else if err != nil {
@@ -153,6 +151,9 @@ func readGuarded(name string) (string, error) {
 	}
 	if info.IsDir() {
 		return "", usagef("%s: this is a directory; name a configuration file", name)
+	}
+	if !info.Mode().IsRegular() && name != os.DevNull && !strings.HasPrefix(name, "/dev/fd/") && name != "/dev/stdin" { // as <(command) is
+		return "", usagef("%s: this is no regular file, so reading it might never end; name a configuration file", name)
 	}
 	if stat, is := info.Sys().(*syscall.Stat_t); is && info.Mode().IsRegular() {
 		if stat.Uid != 0 && int(stat.Uid) != os.Getuid() {
@@ -175,7 +176,7 @@ func readGuarded(name string) (string, error) {
 // configReader makes a configFile of a table. All of its errors are usageErrors that begin with the place.
 type configReader struct {
 	configFile
-	home string
+	dir, home string // what relative names are relative to, and what ~ is
 }
 
 func (r *configReader) place(line int) string { return fmt.Sprintf("%s:%d", r.name, line) }
@@ -225,7 +226,7 @@ func meant(key string, known []string, otherwise string) string {
 
 func (r *configReader) option(e *entry, o *option) error {
 	switch {
-	case o.weakens:
+	case o.weakens && e.value != false:
 		return notHeeded(r.place(e.line)+": "+e.key, o.usage())
 	case o.once:
 		return r.errorf(e.line, "%s is about one run, so it is no setting; remove it, and write %s where you mean it", e.key, o.usage())
@@ -308,7 +309,7 @@ func (r *configReader) path(name string) string {
 	case name == "none" || strings.HasPrefix(name, "~") || filepath.IsAbs(name):
 		return name
 	}
-	return filepath.Join(filepath.Dir(r.name), name)
+	return filepath.Join(r.dir, name)
 }
 
 // str is the text that stands under a key, and number its whole number of at least 1.
@@ -353,8 +354,9 @@ func (r *configReader) hostTables(e *entry) error {
 	if !e.many {
 		return r.errorf(e.line, "there may be several of these; write [[hosts]], with two brackets")
 	}
-	for _, t := range e.tables {
-		h := fileHosts{place: r.place(t.line)}
+	before := ""
+	for i, t := range e.tables {
+		var h fileHosts
 		for _, e := range t.entries {
 			if err := r.hostKey(&h, e); err != nil {
 				return err
@@ -363,6 +365,11 @@ func (r *configReader) hostTables(e *entry) error {
 		if h.match == "" {
 			return r.errorf(t.line, `this [[hosts]] says of no host that it is meant; add match = "@rack1" or the like`)
 		}
+		place := h.place
+		if place == before { // as those of inline tables can be; a fan-out goes by its place
+			h.place = fmt.Sprintf("%s, table %d", place, i+1)
+		}
+		before = place
 		r.hosts = append(r.hosts, h)
 	}
 	return nil
@@ -371,6 +378,7 @@ func (r *configReader) hostTables(e *entry) error {
 func (r *configReader) hostKey(h *fileHosts, e *entry) (err error) {
 	switch e.key {
 	case "match":
+		h.place = r.place(e.line)
 		h.match, err = r.str(e)
 	case "transport":
 		if h.set.Transport, err = r.str(e); err == nil && !slices.Contains(transportNames, h.set.Transport) {
@@ -452,8 +460,8 @@ func (r *configReader) sources(e *entry) error {
 		if e.tables == nil || e.many {
 			return r.errorf(e.line, "write each source as a section, as [groups.source.%s]", e.key)
 		}
-		if !sourceName.MatchString(e.key) || e.key == sectionsName {
-			return r.errorf(e.line, "%q is no name for a source: letters, digits, '_' and '-', and not %q, which are the sections of the hosts files", e.key, sectionsName)
+		if !sourceName.MatchString(e.key) || e.key == inventory.SectionsSource {
+			return r.errorf(e.line, "%q is no name for a source: letters, digits, '_' and '-', and not %q, which are the sections of the hosts files", e.key, inventory.SectionsSource)
 		}
 		if err := r.source(e.key, e.tables[0]); err != nil {
 			return err

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +37,7 @@ inventory = ["a", "/b", "~/c"]
 limit-by = "rack=2"
 askpass-command = "pass x"
 ssh-config = "none"
+legacy = false
 `
 	for _, test := range []struct {
 		args []string
@@ -118,10 +121,13 @@ func TestConfigRefuses(t *testing.T) {
 		{"\n# x\nfanot = 3\n", `CONFIG:3: there is no setting fanot; did you mean fanout?`},
 		{"connect_timeout = 3\n", `CONFIG:1: there is no setting connect_timeout; did you mean connect-timeout?`},
 		{"host = 3\n", `CONFIG:1: there is no setting host; did you mean hosts?`},
+		{"a = 3\n", `CONFIG:1: there is no setting a; multi-rsh --man lists them under CONFIGURATION`},
 		{"zzzzzz = 3\n", `CONFIG:1: there is no setting zzzzzz; multi-rsh --man lists them under CONFIGURATION`},
 		{"help = true\n", `CONFIG:1: there is no setting help; multi-rsh --man lists them under CONFIGURATION`},
 		{"legacy = true\n", `CONFIG:1: legacy is not heeded: ` + byHandAlone + `; remove it, and write --legacy where you mean it`},
 		{"all = true\n", `CONFIG:1: all is not heeded: ` + byHandAlone + `; remove it, and write --all where you mean it`},
+		{"all = false\n", `CONFIG:1: all is about one run, so it is no setting; remove it, and write --all where you mean it`},
+		{"ssh-option = 'Port=1'\n", `CONFIG:1: ssh-option is not heeded: ` + byHandAlone + `; remove it, and write --ssh-option KEY=VALUE where you mean it`},
 		{"hosts = 'n1'\n", `CONFIG:1: hosts is about one run, so it is no setting; remove it, and write --hosts EXPR where you mean it`},
 		{"pick = 3\n", `CONFIG:1: pick is about one run, so it is no setting; remove it, and write --pick N where you mean it`},
 		{"host-keys = 'insecure-ignore'\n", `CONFIG:1: host-keys=insecure-ignore is not heeded: ` + byHandAlone + `; remove it, and write --host-keys insecure-ignore where you mean it`},
@@ -132,6 +138,8 @@ func TestConfigRefuses(t *testing.T) {
 		{"user = 1979-05-27\n", `CONFIG:1: user is a text or a number, and this is a date`},
 		{"[user]\n", `CONFIG:1: user is a text or a number, and this is a table`},
 		{"user = ''\n", `CONFIG:1: user is empty; remove it, or say what it is to be`},
+		{"user = '-x'\n", `CONFIG:1: user "-x": a user's name does not begin with a dash, and has no blanks in it and nothing that a shell gives a meaning`},
+		{"user = 'a$b'\n", `CONFIG:1: user "a$b": a user's name does not begin with a dash, and has no blanks in it and nothing that a shell gives a meaning`},
 		{"merge = 'yes'\n", `CONFIG:1: merge is a switch: write merge = true or merge = false, without quotes`},
 		{"timeout = 'soon'\n", `CONFIG:1: timeout "soon": ` + timeHint},
 		{"transport = 'rhs'\n", `CONFIG:1: transport rhs: there is no such transport; it is ssh, rsh or exec`},
@@ -183,6 +191,25 @@ func TestConfigRefuses(t *testing.T) {
 	}
 }
 
+// The places of [[hosts]] are those of their matches, and no two are the same.
+func TestConfigPlaces(t *testing.T) {
+	_, name := writeConfig(t, "[[hosts]]\n\nmatch = 'a'\n[[hosts]]\nuser = 'x'\nmatch = 'b'\n")
+	_, inline := writeConfig(t, "\nhosts = [{match = 'a'}, {match = 'b'}, {match = 'c'}]\n")
+	var got []string
+	for _, name := range []string{name, inline} {
+		f, err := readConfig(name, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range f.hosts {
+			got = append(got, strings.ReplaceAll(h.place, name, "CONFIG")+" "+h.match)
+		}
+	}
+	if diff := cmp.Diff([]string{"CONFIG:3 a", "CONFIG:6 b", "CONFIG:2 a", "CONFIG:2, table 2 b", "CONFIG:2, table 3 c"}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // Whoever may write to the file could have us run anything.
 func TestConfigOfOthers(t *testing.T) {
 	environment, name := writeConfig(t, "fanout = 3\n")
@@ -207,6 +234,34 @@ func TestConfigOfOthers(t *testing.T) {
 	want := name + " belongs to user 12345, who could have it run anything as you: chown it to yourself"
 	if _, err := configureWith(environment, "id", "h1"); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// What is no file is not waited for, but for what a shell has opened for us.
+func TestConfigIsNoFile(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{fifo, "/dev/zero", "/dev/tty"} {
+		if _, err := readConfig(name, ""); err == nil || !strings.HasPrefix(err.Error(), name+": ") {
+			t.Errorf("%s: %v, want an error with the name", name, err)
+		}
+	}
+	if f, err := readConfig(os.DevNull, ""); err != nil || len(f.options) > 0 {
+		t.Errorf("%s: %v", os.DevNull, err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString("fanout = 3\n"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if f, err := readConfig(fmt.Sprintf("/dev/fd/%d", r.Fd()), ""); err != nil || len(f.options) != 1 {
+		t.Errorf("a pipe of the shell's: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,11 @@ func (s *stopped) Error() string {
 	return "interrupted"
 }
 
+// ending is an error that says how we end, and has no words: whoever asked for it knows.
+type ending struct{ status int }
+
+func (e *ending) Error() string { return "exit status " + strconv.Itoa(e.status) }
+
 // exitStatus is our own exit status: of the hosts' ends, of the run's error, and of whether -S was given.
 func exitStatus(summary runner.Summary, err error, largest bool) int {
 	if signal := (*stopped)(nil); errors.As(err, &signal) {
@@ -43,6 +49,9 @@ func exitStatus(summary runner.Summary, err error, largest bool) int {
 			return exitTerminated
 		}
 		return exitInterrupted
+	}
+	if end := (*ending)(nil); errors.As(err, &end) {
+		return end.status
 	}
 	switch usage := (*usageError)(nil); {
 	case errors.As(err, &usage):

@@ -1,4 +1,5 @@
-// Command multi-rsh runs a command on many hosts at once. multi-rsh(1), which is embedded, describes its use.
+// Command multi-rsh runs a command on many hosts at once. multi-rsh(1) and multi-rsh-hosts(1), which are
+// embedded, describe its use.
 //
 // This package composes and does little else:
 //
@@ -6,6 +7,11 @@
 //	configuration ─► toml.go ─► configfile.go ─► config.go ─────────────┴─► hosts.go ─► the runner's hosts
 //	                                                 └────► run.go: transports, sinks, signals ─► runner.Run ─► exit.go
 //	                                                        dryrun.go: shows it instead
+//
+// The verb "multi-rsh hosts" asks the same inventory and runs nothing:
+//
+//	standard input ─► hostsverb_input.go ─┐
+//	arguments ─► hostsverb.go ────────────┴─► hostlist, groups ─► hostsverb_output.go ─► standard output
 //
 // Only main touches the process; all below it takes streams, environment, clock and signals from an [env].
 package main

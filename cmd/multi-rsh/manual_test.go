@@ -90,8 +90,13 @@ func TestManualExitStatus(t *testing.T) {
 	}
 }
 
-// The page is free of warnings in both of the renderers that systems have.
+// The pages are free of warnings in both of the renderers that systems have.
 func TestManualRenders(t *testing.T) {
+	t.Run("multi-rsh.1", func(t *testing.T) { checkRenders(t, manual) })
+	t.Run("multi-rsh-hosts.1", func(t *testing.T) { checkRenders(t, hostsManual) })
+}
+
+func checkRenders(t *testing.T, page []byte) {
 	renderers := [][]string{{"mandoc", "-Tlint", "-Wwarning"}, {"groff", "-mdoc", "-ww", "-z", "-Tutf8"}}
 	missing := 0
 	for _, renderer := range renderers {
@@ -100,7 +105,7 @@ func TestManualRenders(t *testing.T) {
 			continue
 		}
 		cmd := exec.Command(renderer[0], renderer[1:]...)
-		cmd.Stdin = bytes.NewReader(manual)
+		cmd.Stdin = bytes.NewReader(page)
 		said, err := cmd.CombinedOutput()
 		// mandoc's own database may be out of date: that says nothing about the page.
 		complaints := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(said)), "\n"), func(line string) bool {
@@ -115,18 +120,48 @@ func TestManualRenders(t *testing.T) {
 	}
 }
 
-// The configuration in the manual is one.
-func TestManualConfiguration(t *testing.T) {
-	_, text, found := strings.Cut(section(t, "CONFIGURATION"), "\n.Bd -literal -offset indent\n")
+// example writes the file that a section of the manual shows.
+func example(t testing.TB, heading, name string) string {
+	t.Helper()
+	_, text, found := strings.Cut(section(t, heading), "\n.Bd -literal -offset indent\n")
 	text, _, ended := strings.Cut(text, "\n.Ed\n")
 	if !found || !ended {
-		t.Fatal("the manual has no example of a configuration")
+		t.Fatalf("the manual shows no file in %s", heading)
 	}
-	name := filepath.Join(t.TempDir(), "config.toml")
+	name = filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(name, []byte(strings.ReplaceAll(text, `\e`, `\`)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := readConfig(name, "/home/ops")
+	return name
+}
+
+// The hosts file in the manual is one.
+func TestManualHostsFile(t *testing.T) {
+	name := example(t, "HOSTS FILES", "hosts")
+	included := filepath.Join(filepath.Dir(name), "hosts.d")
+	if err := os.Mkdir(included, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(included, "more"), []byte("more[1-2]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := testEnv(nil, "-l", name, "true")
+	c, err := e.configure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := e.selectHosts(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hosts.count != 28 || !hosts.by["ssh"] || !hosts.by["rsh"] {
+		t.Errorf("%d hosts, by %v", hosts.count, hosts.by)
+	}
+}
+
+// The configuration in the manual is one.
+func TestManualConfiguration(t *testing.T) {
+	f, err := readConfig(example(t, "CONFIGURATION", "config.toml"), "/home/ops")
 	if err != nil {
 		t.Fatal(err)
 	}

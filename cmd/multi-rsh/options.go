@@ -363,14 +363,15 @@ func (l *commandLine) unknownLong(name string) error {
 	return usagef("unknown option --%s; did you mean --%s?", name, best)
 }
 
-// nearest is the one of the names that begins as name does, or is a slip of at most two keys away from it; "": none is.
+// nearest is the one of the names that begins as name does, or is a slip of at most two keys away from it, but not of all of its keys;
+// "": none is.
 func nearest(name string, names []string) string {
 	best, distance := "", 3
 	for _, n := range names {
 		if len(name) > 1 && strings.HasPrefix(n, name) {
 			return n
 		}
-		if d := slips(name, n); d < distance {
+		if d := slips(name, n); d < distance && d < len(name) {
 			best, distance = n, d
 		}
 	}

@@ -76,9 +76,9 @@ func (e *env) end(summary runner.Summary, err error, largest bool) int {
 
 // complaint is the text of an error that ends the run; empty where the run has told it already.
 func complaint(summary runner.Summary, err error) string {
-	signal, sink := (*stopped)(nil), (*runner.SinkError)(nil)
+	signal, sink, end := (*stopped)(nil), (*runner.SinkError)(nil), (*ending)(nil)
 	switch {
-	case err == nil || errors.Is(err, runner.ErrFailFast) || errors.As(err, &signal):
+	case err == nil || errors.Is(err, runner.ErrFailFast) || errors.As(err, &signal) || errors.As(err, &end):
 		return ""
 	case errors.As(err, &sink):
 		why := "nobody reads the output any more"
@@ -150,7 +150,7 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 		p.command.Stdin, p.input = input, file
 	}
 	if p.reach.ssh != nil {
-		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts.reachedBy("ssh")); err != nil {
+		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts); err != nil {
 			return nil, err
 		}
 		p.wallet = p.reach.ssh.Wallet

@@ -21,9 +21,6 @@ import (
 
 // newSSH is the transport as the options want it, but for its Wallet, which prepareSSH gives it. It has read the configuration.
 func (e *env) newSSH(c *config) (*ssh.Transport, error) {
-	if c.user != "" && (c.user[0] == '-' || strings.ContainsAny(c.user, "'`\";&<>|(){}$\\ \t\n")) {
-		return nil, usagef("the user's name %q begins with a dash, or holds a blank or what a shell gives a meaning", c.user)
-	}
 	settings, err := sshconfig.Read(sshconfig.Sources{File: c.sshConfig, Options: c.sshOptions})
 	if err != nil {
 		return nil, usagef("%v", err)
@@ -67,7 +64,7 @@ func (e *env) remoteTerminal() *ssh.Terminal {
 
 // prepareSSH does what no worker may do: it asks for password, passphrases and unknown host keys, all before the run. When it has
 // succeeded the transport has a Wallet, which the caller closes.
-func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts iter.Seq[transport.Host]) (err error) {
+func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts *selection) (err error) {
 	options := auth.Options{
 		Passphrase: func(file string) (string, error) { return e.ask(ctx, "Passphrase for "+file+": ", hidden) },
 	}
@@ -87,10 +84,26 @@ func (e *env) prepareSSH(ctx context.Context, c *config, t *ssh.Transport, hosts
 			t.Wallet.Close()
 		}
 	}()
-	if err := t.Prepare(ctx, hosts); err != nil {
+	all, learns := hosts.reachedBy("ssh"), true
+	speakers := ssh.Each(all)
+	if hosts.alike {
+		if few, ok := t.Speakers(ctx, all, hosts.count, hosts.has); ok {
+			speakers, learns = few, false
+			for host := range few {
+				learns = learns || t.LearnsHostKeys(ctx, host)
+			}
+		}
+	}
+	if err := t.Prepare(ctx, speakers); err != nil {
 		return usagef("%v", err)
 	}
-	return e.hostKeys(ctx, c, t, hosts)
+	if err := enoughFiles(c, hosts, func(n int) int { return t.Files(n) + behind(n) }); err != nil {
+		return err
+	}
+	if !learns {
+		return nil
+	}
+	return e.hostKeys(ctx, c, t, all)
 }
 
 // password gets it from a person or from a command of theirs.

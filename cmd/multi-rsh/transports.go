@@ -24,8 +24,12 @@ type reach struct {
 
 // transports makes those that the hosts are reached by, and lets each say what it cannot do before anything is run.
 func (e *env) transports(c *config, hosts *selection) (*reach, error) {
-	if err := enoughFiles(c, hosts); err != nil {
-		return nil, err
+	for name := range hosts.by {
+		if files := filesOf[name]; files != nil {
+			if err := enoughFiles(c, hosts, files); err != nil {
+				return nil, err
+			}
+		}
 	}
 	r := &reach{Mux: transport.Mux{Named: map[string]transport.Transport{}}}
 	if hosts.by["exec"] {
@@ -93,29 +97,26 @@ func localUser() (string, error) {
 }
 
 // enoughFiles refuses a fan-out that the limit of open files (RLIMIT_NOFILE, which the runtime has raised as far as it may)
-// cannot carry: its hosts would fail one by one, for no reason of theirs.
-func enoughFiles(c *config, hosts *selection) error {
+// cannot carry: its hosts would fail one by one, for no reason of theirs. The transport says about how many files so many sessions have open.
+func enoughFiles(c *config, hosts *selection, files func(sessions int) int) error {
+	const ours = 32
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
-	atOnce := uint64(min(c.fanout, hosts.count))
-	if need := filesFor(atOnce, hosts); need > uint64(limit.Cur) {
+	atOnce := min(c.fanout, hosts.count)
+	if need := files(atOnce) + ours; uint64(need) > uint64(limit.Cur) {
 		return usagef("%d hosts at once need about %d open files, and the limit is %d; raise it (ulimit -n %d) or lower --fanout",
 			atOnce, need, limit.Cur, need)
 	}
 	return nil
 }
 
-// filesFor is about how many files n sessions at once have open.
-func filesFor(n uint64, hosts *selection) uint64 {
-	const ours = 32
-	behind := min(n, 250) // the listeners of rsh, and ssh's connections that close behind their sessions
-	switch {
-	case hosts.by["exec"]:
-		return 4*n + ours // two or three pipes and a pidfd
-	case hosts.by["rsh"]:
-		return 2*n + behind + ours // two connections
-	}
-	return n + behind + ours
+// filesOf is what transport's own sessions have open. Of ssh it is known when its hosts have been prepared.
+var filesOf = map[string]func(sessions int) int{
+	"exec": func(n int) int { return 4 * n },           // two or three pipes and a pidfd
+	"rsh":  func(n int) int { return 2*n + behind(n) }, // two connections, and the listeners
 }
+
+// behind is how many connections close behind so many sessions.
+func behind(sessions int) int { return min(sessions, 250) }

@@ -37,6 +37,11 @@
 // A [Watch] tells from the packets, for each connection, which side sent the first FIN or RST. That holds for rsh as for SSH,
 // and for any other connection between the control side and the hosts, or among these.
 //
+// # Waiting, and dying
+//
+// [Until] and [Host.AwaitProcesses] wait for what nobody announces. [StartHolder] starts a process that holds sessions, so that a test
+// can see what its death leaves behind; the process calls [Hold] from its TestMain.
+//
 // # Packages
 //
 // A daemon's package is fetched with "apt-get download" and unpacked with "dpkg -x", once, into $MULTI_RSH_RIG_CACHE, or

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +17,7 @@ import (
 	"multirsh/transport"
 	"multirsh/transport/rig"
 	"multirsh/transport/rsh/resvport"
+	"multirsh/transport/transporttest"
 )
 
 // TestClosing goes through "Closing: who goes first" in docs/design.md, a row at a time, against both real daemons. What a row
@@ -65,33 +64,13 @@ func (b *bench) host(j int) transport.Host {
 	return transport.Host{Name: b.h.NameOf(j), Addr: b.h.Addr(j).String(), User: b.user}
 }
 
-// patience is when a test that waits calls it a hang. It is shorter than TIME_WAIT and FIN_WAIT_2 last, so that waiting hides neither.
-const patience = 45 * time.Second
-
-// until waits until there is no objection any more. Neither the kernel nor a far process tells when a socket or a process has
-// gone, so it looks again and again.
-func until(t testing.TB, what string, objection func() string) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); ; <-tick.C {
-		o := objection()
-		if o == "" {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s: %s", what, o)
-		}
-	}
-}
-
 // nothingHere checks that no socket is left on our reserved ports, whatever its state, after the sessions and the Allocator have ended. There
 // may be a moment of LAST-ACK, until the host has confirmed our answer to its FIN; any other state means that we closed first.
 func nothingHere(t testing.TB, tr *Transport) {
 	t.Helper()
 	tr.Shutdown(context.Background())
 	tr.Ports.Close()
-	until(t, "on our reserved ports", func() string {
+	rig.Until(t, "on our reserved ports", func() string {
 		table, err := resvport.Table()
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +96,7 @@ func simulated(a netip.Addr) bool { return a.IsLoopback() && a != netip.MustPars
 // returns how many.
 func (b *bench) freeThere() (timeWaits int) {
 	b.t.Helper()
-	until(b.t, "on the host's reserved ports", func() (busy string) {
+	rig.Until(b.t, "on the host's reserved ports", func() (busy string) {
 		table, err := b.h.Sockets()
 		if err != nil {
 			b.t.Fatal(err)
@@ -138,85 +117,17 @@ func (b *bench) freeThere() (timeWaits int) {
 	return timeWaits
 }
 
-// processes waits until the host has n processes of that name.
-func (b *bench) processes(name string, n int) {
+// begin starts a command on the host.
+func (b *bench) begin(cmd transport.Command) *transporttest.Live {
 	b.t.Helper()
-	until(b.t, name+" on the host", func() string {
-		all, err := b.h.Processes(name)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if len(all) == n {
-			return ""
-		}
-		return fmt.Sprintf("%d processes, want %d: %+v", len(all), n, all)
-	})
+	return transporttest.Begin(b.t, b.tr, b.host(0), cmd)
 }
 
-// record is a writer that can be read meanwhile.
-type record struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (r *record) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.Write(p)
-}
-
-func (r *record) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.String()
-}
-
-// live is a session that is being waited for.
-type live struct {
-	transport.Session
-	stdout, stderr record
-	done           chan struct{}
-	status         transport.Status // valid when done
-	err            error
-}
-
-func begin(t testing.TB, tr *Transport, host transport.Host, cmd transport.Command) *live {
+// end waits for the end.
+func end(t testing.TB, l *transporttest.Live) result {
 	t.Helper()
-	l := &live{done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = &l.stdout, &l.stderr
-	s, err := tr.Start(t.Context(), host, &cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Session = s
-	go func() {
-		defer close(l.done)
-		l.status, l.err = s.Wait(context.Background())
-	}()
-	t.Cleanup(func() { s.Close(); <-l.done })
-	return l
-}
-
-// printed waits for a word on stdout.
-func (l *live) printed(t testing.TB, word string) {
-	t.Helper()
-	until(t, "stdout", func() string {
-		if got := l.stdout.String(); !strings.Contains(got, word) {
-			return fmt.Sprintf("%.200q, without %q", got, word)
-		}
-		return ""
-	})
-}
-
-// result waits for the end.
-func (l *live) result(t testing.TB) result {
-	t.Helper()
-	select {
-	case <-l.done:
-	case <-time.After(patience):
-		t.Fatal("the session does not end")
-	}
-	return result{l.stdout.String(), l.stderr.String(), l.status, l.err}
+	status, err := l.End(t)
+	return result{l.Stdout.String(), l.Stderr.String(), status, err}
 }
 
 func normalEnd(t *testing.T, b *bench) {
@@ -264,8 +175,8 @@ func withInput(t *testing.T, b *bench) {
 		"head -1": "a line of input\n", // the rest is drained by the wrapper, or the host would reset and lose what was printed
 		"true":    "",
 	} {
-		l := begin(t, b.tr, b.host(0), transport.Command{Line: line, Stdin: io.NewSectionReader(strings.NewReader(text), 0, int64(len(text)))})
-		if got := l.result(t); got.err != nil || got.stdout != want || !got.status.Ended || got.status.Code != 0 {
+		l := b.begin(transport.Command{Line: line, Stdin: io.NewSectionReader(strings.NewReader(text), 0, int64(len(text)))})
+		if got := end(t, l); got.err != nil || got.stdout != want || !got.status.Ended || got.status.Code != 0 {
 			t.Errorf("%s: %d bytes of output, %+v, %v", line, len(got.stdout), got.status, got.err)
 		}
 	}
@@ -281,12 +192,12 @@ func stop(t *testing.T, b *bench) {
 		"trap '' TERM; echo up; sleep 1000; sleep 1000":       false, // needs the SIGKILL, which takes the wrapper along
 		"sleep 1000 & sleep 1000 & echo up; wait; sleep 1000": true,
 	} {
-		l := begin(t, b.tr, b.host(0), transport.Command{Line: line})
-		l.printed(t, "up")
+		l := b.begin(transport.Command{Line: line})
+		l.Stdout.Await(t, "up")
 		if err := l.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
-		got := l.result(t)
+		got := end(t, l)
 		if got.status.Known != known || known && (got.err != nil || got.status.Code != 143) || !known && !errors.Is(got.err, transport.ErrLost) {
 			t.Errorf("%s: %+v", line, got)
 		}
@@ -294,7 +205,7 @@ func stop(t *testing.T, b *bench) {
 			t.Errorf("%s: %+v: the session ended before the host did", line, got.status)
 		}
 	}
-	b.processes("sleep", 0)
+	b.h.AwaitProcesses(b.t, "sleep", 0)
 	b.freeThere()
 	nothingHere(t, b.tr)
 }
@@ -316,23 +227,23 @@ func (g gate) ReadAt(p []byte, at int64) (int, error) {
 
 func stopInFlight(t *testing.T, b *bench) {
 	g := gate{half: 1 << 20, open: make(chan struct{})}
-	l := begin(t, b.tr, b.host(0), transport.Command{
+	l := b.begin(transport.Command{
 		Line:  "sleep 1000 & head -c 1000000 >/dev/null; echo up; cat; echo the input is whole",
 		Stdin: io.NewSectionReader(g, 0, 2*g.half),
 	})
-	l.printed(t, "up")
+	l.Stdout.Await(t, "up")
 	if err := l.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	close(g.open)
-	got := l.result(t)
+	got := end(t, l)
 	if got.status.Known || !errors.Is(got.err, transport.ErrLost) || !got.status.Started || strings.Contains(got.stdout, "whole") {
 		t.Errorf("%+v, %v", got.status, got.err)
 	}
 	if !got.status.Ended { // stderr's end of file is the proof
 		t.Errorf("%+v: the session ended before the host did", got.status)
 	}
-	b.processes("sleep", 0)
+	b.h.AwaitProcesses(b.t, "sleep", 0)
 	b.freeThere()
 	nothingHere(t, b.tr)
 }
@@ -341,18 +252,18 @@ func stopInFlight(t *testing.T, b *bench) {
 func closeLive(t *testing.T, b *bench) {
 	for _, kill := range []bool{true, false} {
 		b.tr.KillOnDisconnect = kill
-		l := begin(t, b.tr, b.host(0), transport.Command{Line: "echo up; sleep 1000"})
-		l.printed(t, "up")
+		l := b.begin(transport.Command{Line: "echo up; sleep 1000"})
+		l.Stdout.Await(t, "up")
 		l.Close()
-		if got := l.result(t); !errors.Is(got.err, transport.ErrClosed) || got.status.Known || got.status.Ended {
+		if got := end(t, l); !errors.Is(got.err, transport.ErrClosed) || got.status.Known || got.status.Ended {
 			t.Errorf("%+v", got)
 		}
 		if kill {
-			b.processes("sleep", 0)
+			b.h.AwaitProcesses(b.t, "sleep", 0)
 		}
 	}
 	b.freeThere() // both ends are gone before we look for the survivor
-	b.processes("sleep", 1)
+	b.h.AwaitProcesses(b.t, "sleep", 1)
 	nothingHere(t, b.tr)
 }
 
@@ -362,13 +273,13 @@ func backgroundChild(t *testing.T, b *bench) {
 		"sleep 1000 2>/dev/null & echo out; exit 3",
 		"sleep 1000 >/dev/null & echo out; exit 3",
 	} {
-		l := begin(t, b.tr, b.host(0), transport.Command{Line: line})
-		got := l.result(t)
+		l := b.begin(transport.Command{Line: line})
+		got := end(t, l)
 		if want := (transport.Status{Known: true, Code: 3, Started: true, Background: true}); got.err != nil || got.status != want || got.stdout != "out\n" {
 			t.Errorf("%s: %+v", line, got)
 		}
 		b.freeThere()
-		b.processes("sleep", i+1)
+		b.h.AwaitProcesses(b.t, "sleep", i+1)
 	}
 	nothingHere(t, b.tr)
 }
@@ -377,22 +288,11 @@ func backgroundChild(t *testing.T, b *bench) {
 // false), user, addresses.
 const holdVar = "RSH_TEST_HOLD"
 
-// hold has a session of "sleep" on each address and says so on stdout. It does not return.
+// hold does so, and does not return.
 func hold(spec string) {
 	fields := strings.Fields(spec)
 	tr := &Transport{Ports: new(resvport.Allocator), LocalUser: "root", KillOnDisconnect: fields[0] == "true"}
-	for i, addr := range fields[2:] {
-		up, print := io.Pipe()
-		s, err := tr.Start(context.Background(), transport.Host{Name: "h", Addr: addr, User: fields[1]}, &transport.Command{Line: "echo up; sleep 1000", Stdout: print})
-		if err != nil {
-			fmt.Println(i, err)
-			os.Exit(1)
-		}
-		go s.Wait(context.Background())
-		io.ReadFull(up, make([]byte, len("up\n")))
-	}
-	fmt.Println("holding")
-	select {}
+	rig.Hold(tr, fields[1], fields[2:])
 }
 
 func ownDeath(t *testing.T, b *bench)      { die(t, b, false) }
@@ -405,42 +305,27 @@ func die(t *testing.T, b *bench, kill bool) {
 	for i := range sessions {
 		spec += " " + b.h.Addr(i+1).String()
 	}
-	child := exec.Command("/proc/self/exe")
-	child.Env = append(os.Environ(), holdVar+"="+spec)
-	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	child.Stderr = os.Stderr
-	stdout, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { child.Process.Kill(); child.Wait() })
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "holding\n" {
-		t.Fatalf("the child said %q: %v", line, err)
-	}
-	b.processes("sleep", sessions)
-	child.Process.Kill()
-	child.Wait()
+	killHolder := rig.StartHolder(t, holdVar+"="+spec)
+	b.h.AwaitProcesses(b.t, "sleep", sessions)
+	killHolder()
 	nothingHere(t, b.tr)
 	b.freeThere() // the hosts have seen the end of their connections
 	if kill {
-		b.processes("sleep", 0)
+		b.h.AwaitProcesses(b.t, "sleep", 0)
 	} else {
-		b.processes("sleep", sessions)
+		b.h.AwaitProcesses(b.t, "sleep", sessions)
 	}
 }
 
 // hostVanishes without a word while a session is quiet: the keepalive finds out.
 func hostVanishes(t *testing.T, b *bench) {
 	b.tr.Ports = &resvport.Allocator{Timeout: time.Second}
-	l := begin(t, b.tr, b.host(0), transport.Command{Line: "echo up; sleep 1000"})
-	l.printed(t, "up")
+	l := b.begin(transport.Command{Line: "echo up; sleep 1000"})
+	l.Stdout.Await(t, "up")
 	if err := b.h.SetLink(false); err != nil {
 		t.Fatal(err)
 	}
-	if got := l.result(t); !errors.Is(got.err, transport.ErrLost) || got.status.Known || got.status.Ended || !got.status.Started {
+	if got := end(t, l); !errors.Is(got.err, transport.ErrLost) || got.status.Known || got.status.Ended || !got.status.Started {
 		t.Errorf("%+v", got)
 	}
 	nothingHere(t, b.tr)
@@ -448,8 +333,8 @@ func hostVanishes(t *testing.T, b *bench) {
 
 // hostVanishesClose ends the same by our own will, and at once.
 func hostVanishesClose(t *testing.T, b *bench) {
-	l := begin(t, b.tr, b.host(0), transport.Command{Line: "echo up; sleep 1000"})
-	l.printed(t, "up")
+	l := b.begin(transport.Command{Line: "echo up; sleep 1000"})
+	l.Stdout.Await(t, "up")
 	if err := b.h.SetLink(false); err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +342,7 @@ func hostVanishesClose(t *testing.T, b *bench) {
 		t.Error(err)
 	}
 	l.Close()
-	if got := l.result(t); !errors.Is(got.err, transport.ErrClosed) || got.status.Known || got.status.Ended {
+	if got := end(t, l); !errors.Is(got.err, transport.ErrClosed) || got.status.Known || got.status.Ended {
 		t.Errorf("%+v", got)
 	}
 	nothingHere(t, b.tr)
@@ -466,8 +351,9 @@ func hostVanishesClose(t *testing.T, b *bench) {
 // rshdDies in mid-session. Netkit's relays stderr, so that it breaks off: how the command ended is then told, but not everything that
 // it said. Redone's has long become the login shell.
 func rshdDies(t *testing.T, b *bench) {
-	l := begin(t, b.tr, b.host(0), transport.Command{Line: "exec 2>&-; echo up; sleep 1000; exit 0"})
-	l.printed(t, "up")
+	l := b.begin(transport.Command{Line: "exec 2>&-; echo up; sleep 1000; exit 0"})
+	l.Stdout.Await(t, "up")
+	b.h.AwaitProcesses(t, "sleep", 1)
 	n, err := b.h.Kill("in.rshd", syscall.SIGKILL)
 	if relays := b.h.Daemon == rig.Netkit; err != nil || (n == 1) != relays {
 		t.Fatalf("%d processes of rshd: %v", n, err)
@@ -475,9 +361,9 @@ func rshdDies(t *testing.T, b *bench) {
 	if _, err := b.h.Kill("sleep", syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	got := l.result(t)
+	got := end(t, l)
 	if n == 0 && (got.err != nil || !got.status.Known) || n == 1 && !errors.Is(got.err, transport.ErrLost) {
-		t.Errorf("%+v", got)
+		t.Errorf("%+v: %v", got, got.err)
 	}
 	b.freeThere()
 	nothingHere(t, b.tr)
@@ -485,15 +371,16 @@ func rshdDies(t *testing.T, b *bench) {
 
 // shellDies, the wrapper: nobody is left to tell how the command ends.
 func shellDies(t *testing.T, b *bench) {
-	l := begin(t, b.tr, b.host(0), transport.Command{Line: "echo up; exec sleep 1000"})
-	l.printed(t, "up")
+	l := b.begin(transport.Command{Line: "echo up; exec sleep 1000"})
+	l.Stdout.Await(t, "up")
+	b.h.AwaitProcesses(t, "sleep", 1)
 	if n, err := b.h.Kill("sh", syscall.SIGKILL); err != nil || n == 0 {
 		t.Fatalf("%d shells: %v", n, err)
 	}
 	if n, err := b.h.Kill("sleep", syscall.SIGTERM); err != nil || n != 1 { // until then it holds the channels
 		t.Fatalf("%d of sleep: %v", n, err)
 	}
-	if got := l.result(t); !errors.Is(got.err, transport.ErrLost) || got.status.Known || !got.status.Started || !got.status.Ended || got.stdout != "up\n" {
+	if got := end(t, l); !errors.Is(got.err, transport.ErrLost) || got.status.Known || !got.status.Started || !got.status.Ended || got.stdout != "up\n" {
 		t.Errorf("%+v", got)
 	}
 	b.freeThere()
@@ -526,7 +413,7 @@ func listeners(t *testing.T, b *bench) {
 		t.Fatal(err)
 	}
 	caller := b.h.Command(t.Context(), "bash", "-c", fmt.Sprintf("exec 3<>/dev/tcp/%v/%d; echo connected; read -r x <&3", rig.ControlAddr, l.Port()))
-	var stderr record
+	var stderr transporttest.Recorder
 	caller.Stderr = &stderr
 	stdout, err := caller.StdoutPipe()
 	if err != nil {

@@ -16,8 +16,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"multirsh/transport"
+	"multirsh/transport/rig"
 	"multirsh/transport/rsh/resvport"
 	"multirsh/transport/rsh/rshtest"
+	"multirsh/transport/transporttest"
 )
 
 // outcome is what becomes of a session with a host that misbehaves.
@@ -158,7 +160,7 @@ func misbehave(t *testing.T, behaviour string, want outcome) {
 	if slices.Contains(want.kinds, context.DeadlineExceeded) {
 		tr.ConnectTimeout = time.Second // what stalls would stall for as long as we let it
 	}
-	var stdout, stderr record
+	var stdout, stderr transporttest.Recorder
 	s, err := tr.Start(t.Context(), host, &transport.Command{Line: line, Stdout: &stdout, Stderr: &stderr})
 	if want.started != (err == nil) {
 		t.Fatalf("Start: %v", err)
@@ -172,7 +174,7 @@ func misbehave(t *testing.T, behaviour string, want outcome) {
 			status, err = s.Wait(ctx)
 		}()
 		if slices.Contains(want.kinds, errPatience) {
-			until(t, "stdout", func() string {
+			rig.Until(t, "stdout", func() string {
 				if got := stdout.String(); got != want.stdout {
 					return fmt.Sprintf("%q, want %q", got, want.stdout)
 				}
@@ -214,13 +216,13 @@ func TestMisbehaviourOtherwise(t *testing.T) {
 				tr := client(t)
 				tr.Merge, tr.Plain = true, plain
 				name, _, _ := strings.Cut(behaviour, "=")
-				limit := patience
+				limit := rig.Patience
 				if name == "stall" || plain && (name == "neverclose" || name == "background") {
 					limit = 200 * time.Millisecond // it would last as long as we let it
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
-				var stdout record
+				var stdout transporttest.Recorder
 				s, err := tr.Start(ctx, host, &transport.Command{Line: line, Stdout: &stdout})
 				var status transport.Status
 				if err == nil {
@@ -306,7 +308,7 @@ func withoutFalseTrailer(t testing.TB, behaviour, text string) string {
 // checkTranscript looks at the same session from the server's side.
 func checkTranscript(t *testing.T, server *rshtest.Server, behaviour string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), rig.Patience)
 	defer cancel()
 	if behaviour == "neverclose" {
 		return // and so it is never over
@@ -386,14 +388,14 @@ func TestHungUpBeforeTheRequest(t *testing.T) {
 	hangsUp := transport.Host{Name: "odd", Addr: addr.Addr().String(), Port: addr.Port()}
 	ports := &resvport.Allocator{Low: 600, High: 602} // room for one listener
 	t.Cleanup(func() { ports.Close() })
-	tr := &Transport{Ports: ports, LocalUser: "root", ConnectTimeout: patience}
+	tr := &Transport{Ports: ports, LocalUser: "root", ConnectTimeout: rig.Patience}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
 	sessions.Go(func() { tr.Start(ctx, holds, &transport.Command{Line: line}) })
-	until(t, "the first session", func() string {
+	rig.Until(t, "the first session", func() string {
 		if ports.Stats().Leases != 1 {
 			return "no lease"
 		}
@@ -405,7 +407,7 @@ func TestHungUpBeforeTheRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the second session", func() string {
+	rig.Until(t, "the second session", func() string {
 		if ports.Stats().LeaseWaits != 1 {
 			return "does not wait for the lease"
 		}

@@ -293,7 +293,7 @@ func (s *session) failure(status transport.Status) error {
 	}
 	for _, c := range s.channels[1:] {
 		switch {
-		case !c.wire.Started():
+		case !c.wire.Started() && c.text() != "":
 			return &plainError{fmt.Sprintf("what came on the stderr channel is not this command's (its exit status was %d)", status.Code), transport.ErrProtocol}
 		case !c.ended():
 			return fmt.Errorf("%w: stderr broke off (the exit status was %d): %w", transport.ErrLost, status.Code, c.cause())

@@ -1,12 +1,10 @@
 package ssh
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,54 +123,22 @@ func (b *bench) host(j int) transport.Host {
 func (b *bench) nothingHere() {
 	b.t.Helper()
 	b.tr.Shutdown(context.Background())
-	until(b.t, "towards the host", func() string {
-		text, err := os.ReadFile("/proc/net/tcp")
+	rig.Until(b.t, "towards the host", func() string {
+		table, err := rig.Sockets()
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		var left []string
-		for l := range strings.Lines(string(text)) {
-			if f := strings.Fields(l); len(f) > 3 && strings.HasSuffix(f[2], ":0016") {
-				left = append(left, f[1]+" to "+f[2]+" in state "+f[3])
+		left, wrong := "", false
+		for _, s := range table {
+			if s.Remote.Port() == 22 {
+				left += fmt.Sprintf("%v to %v in %s; ", s.Local, s.Remote, s.State)
+				wrong = wrong || s.State != "LAST_ACK" // which goes by itself
 			}
 		}
-		for _, l := range left {
-			if !strings.HasSuffix(l, "09") { // LAST_ACK goes by itself
-				b.t.Fatalf("left here: %s", strings.Join(left, ", "))
-			}
+		if wrong {
+			b.t.Fatalf("left here: %s", left)
 		}
-		return strings.Join(left, ", ")
-	})
-}
-
-// until waits until there is no objection any more: neither the kernel nor a far process tells when something has gone.
-func until(t testing.TB, what string, objection func() string) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(45 * time.Second); ; <-tick.C {
-		o := objection()
-		if o == "" {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s: %s", what, o)
-		}
-	}
-}
-
-// processes waits until so many of that name run on the host.
-func (b *bench) processes(name string, n int) {
-	b.t.Helper()
-	until(b.t, name+" on the host", func() string {
-		all, err := b.h.Processes(name)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if len(all) == n {
-			return ""
-		}
-		return fmt.Sprintf("%d processes, want %d: %+v", len(all), n, all)
+		return left
 	})
 }
 
@@ -195,40 +161,19 @@ func (b *bench) closings(n int, by, with string) {
 	}
 }
 
-// live is a session that waits.
-type live struct {
-	transport.Session
-	stdout, stderr record
-	done           chan struct{}
-	got            result
-}
-
-func (b *bench) begin(host transport.Host, line string) *live {
+// begin starts a line whose first word is "up", and waits for that.
+func (b *bench) begin(host transport.Host, line string) *transporttest.Live {
 	b.t.Helper()
-	l := &live{done: make(chan struct{})}
-	s, err := b.tr.Start(b.t.Context(), host, &transport.Command{Line: line, Stdout: &l.stdout, Stderr: &l.stderr})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	l.Session = s
-	go func() {
-		defer close(l.done)
-		l.got.status, l.got.err = s.Wait(context.Background())
-	}()
-	b.t.Cleanup(func() { s.Close(); <-l.done })
-	until(b.t, "the command's first word", func() string {
-		if strings.Contains(l.stdout.String(), "up\n") {
-			return ""
-		}
-		return "it has not come"
-	})
+	l := transporttest.Begin(b.t, b.tr, host, transport.Command{Line: line})
+	l.Stdout.Await(b.t, "up\n")
 	return l
 }
 
-func (l *live) result() result {
-	<-l.done
-	l.got.stdout, l.got.stderr = l.stdout.String(), l.stderr.String()
-	return l.got
+// end waits for the end.
+func end(t testing.TB, l *transporttest.Live) result {
+	t.Helper()
+	status, err := l.End(t)
+	return result{l.Stdout.String(), l.Stderr.String(), status, err}
 }
 
 func normalEnd(t *testing.T, b *bench) {
@@ -278,12 +223,12 @@ func stopLive(t *testing.T, b *bench) {
 			if err := l.Signal(syscall.SIGTERM); err != nil {
 				t.Error(err)
 			}
-			if got := l.result(); got.status == (transport.Status{}) {
+			if got := end(t, l); got.status == (transport.Status{}) {
 				t.Errorf("%s, %s: %+v", user, line, got)
 			}
 		}
 	}
-	b.processes("sleep", 0)
+	b.h.AwaitProcesses(b.t, "sleep", 0)
 	b.nothingHere()
 	b.closings(3*len(users), "server", "FIN")
 }
@@ -295,11 +240,11 @@ func stopShell(t *testing.T, b *bench) {
 		if err := l.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
-		if got := l.result(); got.err != nil || got.status.Signal == "" {
+		if got := end(t, l); got.err != nil || got.status.Signal == "" {
 			t.Errorf("%s: %+v", line, got)
 		}
 	}
-	b.processes("sleep", 0)
+	b.h.AwaitProcesses(b.t, "sleep", 0)
 	b.nothingHere()
 	b.closings(2, "server", "FIN")
 }
@@ -307,7 +252,7 @@ func stopShell(t *testing.T, b *bench) {
 func closeLive(t *testing.T, b *bench) {
 	l := b.begin(b.host(0), "echo up; sleep 1000")
 	l.Close()
-	if got := l.result(); !errors.Is(got.err, transport.ErrClosed) || got.status.Known || got.status.Ended {
+	if got := end(t, l); !errors.Is(got.err, transport.ErrClosed) || got.status.Known || got.status.Ended {
 		t.Errorf("%+v", got)
 	}
 	b.nothingHere()
@@ -324,7 +269,7 @@ func backgroundChild(t *testing.T, b *bench) {
 		if got.err != nil || got.status != want || got.stdout != "out\n" {
 			t.Errorf("%s: %+v, want %+v", line, got, want)
 		}
-		b.processes("sleep", i+1)
+		b.h.AwaitProcesses(b.t, "sleep", i+1)
 	}
 	b.nothingHere()
 	b.closings(3, "server", "FIN")
@@ -375,7 +320,7 @@ func startLate(t *testing.T, b *bench) {
 // holdVar makes the test binary a process of its own that holds sessions until it is killed. It says: home, known hosts, user, addresses.
 const holdVar = "SSH_TEST_HOLD"
 
-// hold has a session of "sleep" on each address and says so on stdout. It does not return.
+// hold does so, and does not return.
 func hold(spec string) {
 	fields := strings.Fields(spec)
 	config, err := sshconfig.Read(sshconfig.Sources{File: "none", Home: fields[0], LocalUser: "local", LocalHost: "here", Options: []string{
@@ -385,20 +330,7 @@ func hold(spec string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	tr := &Transport{Config: config, Wallet: auth.New(auth.Options{})}
-	for i, addr := range fields[3:] {
-		up := make(chan struct{})
-		out := &record{want: 1, until: func() { close(up) }}
-		s, err := tr.Start(context.Background(), transport.Host{Name: "h", Addr: addr}, &transport.Command{Line: "echo up; sleep 1000", Stdout: out})
-		if err != nil {
-			fmt.Println(i, err)
-			os.Exit(1)
-		}
-		go s.Wait(context.Background())
-		<-up
-	}
-	fmt.Println("holding")
-	select {}
+	rig.Hold(&Transport{Config: config, Wallet: auth.New(auth.Options{})}, "", fields[3:])
 }
 
 // ownDeath has a process with 32 live sessions killed with SIGKILL.
@@ -410,23 +342,7 @@ func ownDeath(t *testing.T, b *bench) {
 	for i := range sessions {
 		spec += " " + b.h.Addr(i+1).String()
 	}
-	child := exec.Command("/proc/self/exe")
-	child.Env = append(os.Environ(), holdVar+"="+spec)
-	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	child.Stderr = os.Stderr
-	stdout, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { child.Process.Kill(); child.Wait() })
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "holding\n" {
-		t.Fatalf("the child said %q: %v", line, err)
-	}
-	child.Process.Kill()
-	child.Wait()
+	rig.StartHolder(t, holdVar+"="+spec)()
 	b.nothingHere()
 	b.closings(sessions, "client", "RST")
 }
@@ -438,7 +354,7 @@ func hostVanishes(t *testing.T, b *bench) {
 	if err := b.h.SetLink(false); err != nil {
 		t.Fatal(err)
 	}
-	if got := l.result(); !errors.Is(got.err, transport.ErrLost) || got.status.Known || got.status.Ended || !got.status.Started {
+	if got := end(t, l); !errors.Is(got.err, transport.ErrLost) || got.status.Known || got.status.Ended || !got.status.Started {
 		t.Errorf("%+v", got)
 	}
 	b.nothingHere()
@@ -450,7 +366,7 @@ func serverDies(t *testing.T, b *bench) {
 	if n, err := b.h.Kill(name, syscall.SIGKILL); n == 0 || err != nil {
 		t.Fatal(n, err)
 	}
-	if got := l.result(); !errors.Is(got.err, transport.ErrLost) || got.status.Known {
+	if got := end(t, l); !errors.Is(got.err, transport.ErrLost) || got.status.Known {
 		t.Errorf("%+v", got)
 	}
 	b.nothingHere()

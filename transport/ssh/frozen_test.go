@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"multirsh/transport"
+	"multirsh/transport/rig"
 	"multirsh/transport/ssh/sshtest"
 )
 
@@ -279,7 +280,7 @@ func TestStubbornProxy(t *testing.T) {
 	}
 	var pid int
 	fmt.Sscan(string(text), &pid)
-	until(t, "the proxy's process group", func() string {
+	rig.Until(t, "the proxy's process group", func() string {
 		if err := syscall.Kill(-pid, 0); err != syscall.ESRCH {
 			return fmt.Sprint(strings.TrimSpace(string(text)), " is there: ", err)
 		}

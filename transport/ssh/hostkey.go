@@ -147,8 +147,28 @@ type UnknownKey struct {
 	settings *sshconfig.Settings
 }
 
+// LearnsHostKeys reports whether a key on the way to the host may be learnt, if no file knows it: else UnknownHostKeys finds none.
+func (t *Transport) LearnsHostKeys(ctx context.Context, host transport.Host) bool {
+	s, err := t.settings(ctx, host)
+	if err != nil {
+		return false
+	}
+	way, err := t.chain(ctx, s.ProxyJump)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(append(way, s), t.learns)
+}
+
+// learns is whether an unknown key of one hop may be learnt.
+func (t *Transport) learns(s *sshconfig.Settings) bool {
+	policy := t.policy(s)
+	return policy == Ask || policy == AcceptNew
+}
+
 // UnknownHostKeys asks the hosts that no file knows for their keys, at most fanout at once, without a login. Hosts that do not answer are
-// left out, and so are those whose key is revoked: the run will say why, with the policy Ask without another try. Of hosts behind a jump host that is unknown itself the jump host is returned; ask again when it has been accepted.
+// left out, and so are those whose key is revoked: the run will say why, with the policy Ask without another try. Of hosts behind a jump
+// host that is unknown itself the jump host is returned; ask again when it has been accepted.
 func (t *Transport) UnknownHostKeys(ctx context.Context, hosts iter.Seq[transport.Host], fanout int) ([]UnknownKey, error) {
 	t.init()
 	var (
@@ -198,7 +218,7 @@ func (t *Transport) firstUnknown(ctx context.Context, s *sshconfig.Settings) (*s
 		if err != nil {
 			return nil, err
 		}
-		if policy := t.policy(s); (policy == Ask || policy == AcceptNew) && !db.Known(keyName(s)) {
+		if t.learns(s) && !db.Known(keyName(s)) {
 			return s, nil
 		}
 	}

@@ -240,3 +240,29 @@ func TestForgedRSA(t *testing.T) {
 		t.Errorf("%v", got.err)
 	}
 }
+
+// Whether keys may be learnt is known without asking anybody.
+func TestLearnsHostKeys(t *testing.T) {
+	h := newHome(t)
+	for _, test := range []struct {
+		config string
+		policy Policy
+		want   bool
+	}{
+		{"", FromConfig, false},
+		{"", Strict, false},
+		{"", AcceptNew, true},
+		{"", Ask, true},
+		{"", Ignore, false},
+		{"StrictHostKeyChecking accept-new\n", FromConfig, true},
+		{"StrictHostKeyChecking accept-new\n", Strict, false},
+		{"Match host gate\n\tStrictHostKeyChecking accept-new\nMatch host n1\n\tProxyJump gate\n", FromConfig, true},
+		{"Match host other\n\tStrictHostKeyChecking accept-new\n", FromConfig, false},
+	} {
+		tr, _ := prepared(t, h, test.config)
+		tr.HostKeys = test.policy
+		if got := tr.LearnsHostKeys(t.Context(), transport.Host{Name: "n1"}); got != test.want {
+			t.Errorf("%q, %q: %v, want %v", test.config, test.policy, got, test.want)
+		}
+	}
+}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"multirsh/transport"
+	"multirsh/transport/rig"
 	"multirsh/transport/ssh/auth"
 	"multirsh/transport/ssh/sshtest"
 )
@@ -260,20 +259,17 @@ func nothingLeft(t testing.TB, tr *Transport, server netip.AddrPort) {
 	}
 }
 
-// sockets lists our sockets towards a server (proc(5), tcp(7)), but for those in LAST_ACK, whose far end has closed first.
+// sockets lists our sockets towards a server, but for those in LAST_ACK, whose far end has closed first.
 func sockets(t testing.TB, server netip.AddrPort) string {
 	t.Helper()
-	text, err := os.ReadFile("/proc/net/tcp")
+	table, err := rig.Sockets()
 	if err != nil {
 		t.Skip(err)
 	}
-	ip := server.Addr().As4()
-	slices.Reverse(ip[:])
-	remote := fmt.Sprintf("%X:%04X", ip, server.Port())
 	var left []string
-	for l := range strings.Lines(string(text)) {
-		if f := strings.Fields(l); len(f) > 3 && f[2] == remote && f[3] != "09" {
-			left = append(left, f[1]+" in state "+f[3])
+	for _, s := range table {
+		if s.Remote == server && s.State != "LAST_ACK" {
+			left = append(left, fmt.Sprintf("%v in state %s", s.Local, s.State))
 		}
 	}
 	return strings.Join(left, ", ")

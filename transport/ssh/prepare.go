@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -16,7 +17,9 @@ import (
 // Prepare does before a run what must not wait for it, and what no worker may do: it has the Wallet read the keys for hosts and for the jump
 // hosts that lead to them, list the agents and ask for passphrases. A host whose settings cannot be had is left out: the run will say why.
 // The error is that of a run that could only fail, or the cause of ctx's end.
-func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host]) error {
+//
+// Each of the hosts stands for so many as it comes with: see Each and Speakers.
+func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq2[transport.Host, int]) error {
 	var profiles []auth.Profile
 	seen := make(map[string]bool)
 	add := func(s *sshconfig.Settings) {
@@ -28,7 +31,7 @@ func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host])
 	}
 	t.files = files{}
 	ways := make(map[string]bool) // that have been looked at: the hosts behind one jump host are many
-	for host := range hosts {
+	for host, n := range hosts {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -37,7 +40,7 @@ func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host])
 			continue
 		}
 		add(s)
-		t.files.count(s)
+		t.files.count(s, n)
 		if len(s.ProxyJump) == 0 {
 			continue
 		}
@@ -56,18 +59,65 @@ func (t *Transport) Prepare(ctx context.Context, hosts iter.Seq[transport.Host])
 	return t.Wallet.Prepare(ctx, profiles)
 }
 
+// Each is for hosts of which every one may be logged in to in a way of its own: each stands for itself.
+func Each(hosts iter.Seq[transport.Host]) iter.Seq2[transport.Host, int] {
+	return func(yield func(transport.Host, int) bool) {
+		for host := range hosts {
+			if !yield(host, 1) {
+				return
+			}
+		}
+	}
+}
+
+// Speakers are for count hosts that differ in their names alone, of which has knows the names: the first whose settings can be had speaks for
+// all that ssh_config does not name, and those that it names speak for themselves. So a million hosts are a few. Ok is false where ssh_config
+// tells more hosts apart than it names, or where there is nobody to speak: it takes Each of them then.
+func (t *Transport) Speakers(ctx context.Context, hosts iter.Seq[transport.Host], count int, has func(name string) bool) (
+	speakers iter.Seq2[transport.Host, int], ok bool) {
+	named, ok := t.Config.Alike()
+	if !ok {
+		return nil, false
+	}
+	named = slices.DeleteFunc(named, func(name string) bool { return !has(name) })
+	for host := range hosts {
+		if ctx.Err() != nil {
+			break
+		}
+		if _, apart := slices.BinarySearch(named, host.Name); apart {
+			continue
+		}
+		if _, err := t.settings(ctx, host); err != nil { // as a jump host that would be reached through itself
+			continue
+		}
+		return func(yield func(transport.Host, int) bool) {
+			if !yield(host, count-len(named)) {
+				return
+			}
+			for _, name := range named {
+				other := host
+				other.Name = name
+				if !yield(other, 1) {
+					return
+				}
+			}
+		}, true
+	}
+	return nil, false
+}
+
 // files counts the hosts that Prepare has seen by what their connections take.
 type files struct {
 	direct, proxied int // hosts
 	jumps           int // files of jump hosts
 }
 
-func (f *files) count(s *sshconfig.Settings) {
+func (f *files) count(s *sshconfig.Settings, hosts int) {
 	switch filesOf(s) {
 	case 1:
-		f.direct++
+		f.direct += hosts
 	case perProxy:
-		f.proxied++
+		f.proxied += hosts
 	}
 }
 

@@ -10,11 +10,13 @@
 //
 //	Harness.New ──► Transport ── Start ──► Session ── Wait ──► Status
 //	                    ▲                     │
-//	                 command with           output into a recorder:
+//	                 command with           output into a Recorder:
 //	               a script for sh       the test waits for what comes
 //
 // Nothing here sleeps or takes time: a test waits for a word in the output and only then takes its next step. Each sub-test
 // ends with no goroutine more than it began with, servers of the harness included, unless Harness.Leaks excepts them.
+//
+// Tests beyond the suite have [Begin] and [Recorder] from here, to meddle with a session that runs.
 //
 // The commands are POSIX sh, in characters that every login shell leaves alone in single quotes: no single quote, no newline,
 // no exclamation mark, no doubled backslash. With Harness.ForeignShell they are given to /bin/sh in those quotes.
@@ -55,7 +57,7 @@ type Harness struct {
 }
 
 // patience is when a test that waits gives up. It decides nothing but when a hang is called one.
-const patience = 20 * time.Second
+const patience = 45 * time.Second
 
 // Run runs the suite.
 func Run(t *testing.T, h Harness) {
@@ -166,7 +168,7 @@ func waiting(s transport.Session) func() (transport.Status, error) {
 // run runs a script to its end, which must be without error.
 func (b *bench) run(t testing.TB, script string, stdin *io.SectionReader) (out, err string, st transport.Status) {
 	t.Helper()
-	var stdout, stderr recorder
+	var stdout, stderr Recorder
 	s := b.start(t, transport.Command{Line: script, Stdin: stdin, Stdout: &stdout, Stderr: &stderr})
 	st, waitErr := wait(s)
 	if waitErr != nil {
@@ -205,54 +207,6 @@ func (b *bench) opError(t testing.TB, err, cause error) {
 	}
 	if !errors.Is(err, cause) {
 		t.Errorf("error %v does not wrap %v", err, cause)
-	}
-}
-
-// recorder is a writer whose reader waits for what it wants to see.
-type recorder struct {
-	mu   sync.Mutex
-	buf  bytes.Buffer
-	came chan struct{} // closed at the next Write
-}
-
-func (r *recorder) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.buf.Write(p)
-	if r.came != nil {
-		close(r.came)
-		r.came = nil
-	}
-	return len(p), nil
-}
-
-func (r *recorder) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.String()
-}
-
-// await waits until word has been written.
-func (r *recorder) await(t testing.TB, word string) {
-	t.Helper()
-	lost := time.NewTimer(patience)
-	defer lost.Stop()
-	for {
-		r.mu.Lock()
-		got := r.buf.String()
-		if r.came == nil {
-			r.came = make(chan struct{})
-		}
-		came := r.came
-		r.mu.Unlock()
-		if strings.Contains(got, word) {
-			return
-		}
-		select {
-		case <-came:
-		case <-lost.C:
-			t.Fatalf("no %q in the output, which is %.1000q", word, got)
-		}
 	}
 }
 
@@ -358,7 +312,7 @@ func slowSink(t *testing.T, b *bench) {
 		last = p[len(p)-1]
 		return len(p), nil
 	})
-	var stderr recorder
+	var stderr Recorder
 	s := b.start(t, transport.Command{Line: fmt.Sprintf("head -c %d /dev/zero; printf z; echo finished >&2", size), Stdout: slow, Stderr: &stderr})
 	status := make(chan transport.Status)
 	go func() {
@@ -395,7 +349,7 @@ func sinkFails(t *testing.T, b *bench) {
 		"while :; do echo on and on >&2; done",
 	} {
 		broken := writerFunc(func([]byte) (int, error) { return 0, full })
-		cmd := transport.Command{Line: script, Stdout: broken, Stderr: new(recorder)}
+		cmd := transport.Command{Line: script, Stdout: broken, Stderr: new(Recorder)}
 		if strings.HasSuffix(script, ">&2; done") && !b.Merged {
 			cmd.Stdout, cmd.Stderr = cmd.Stderr, cmd.Stdout
 		}
@@ -452,7 +406,7 @@ func inputShared(t *testing.T, b *bench) {
 	var sessions sync.WaitGroup
 	for range 8 {
 		sessions.Go(func() {
-			var out recorder
+			var out Recorder
 			s, err := b.tr.Start(t.Context(), b.host, &transport.Command{Line: b.line("cat"), Stdin: shared, Stdout: &out})
 			if err != nil {
 				t.Errorf("Start: %v", err)
@@ -490,7 +444,7 @@ func inputUnread(t *testing.T, b *bench) {
 // inputUnreadable has a spool that breaks half way: the command must not take the half for the whole.
 func inputUnreadable(t *testing.T, b *bench) {
 	broken := errors.New("bad sector in the test")
-	var out recorder
+	var out Recorder
 	s := b.start(t, transport.Command{
 		Line:   "cat >/dev/null; echo whole",
 		Stdin:  io.NewSectionReader(half{size: 500_000, err: broken}, 0, 1_000_000),
@@ -533,10 +487,10 @@ func signals(t *testing.T, b *bench) {
 		"sleep 1000 & sleep 1000 & echo ready; wait; echo no",
 		"echo ready; sleep 1000 | cat; echo no",
 	} {
-		var out recorder
-		s := b.start(t, transport.Command{Line: script, Stdout: &out, Stderr: new(recorder)})
+		var out Recorder
+		s := b.start(t, transport.Command{Line: script, Stdout: &out, Stderr: new(Recorder)})
 		end := waiting(s)
-		out.await(t, "ready\n")
+		out.Await(t, "ready\n")
 		if err := s.Signal(syscall.SIGTERM); err != nil {
 			t.Errorf("Signal: %v", err)
 		}
@@ -550,10 +504,10 @@ func signals(t *testing.T, b *bench) {
 		}
 	}
 
-	var out recorder
-	s := b.start(t, transport.Command{Line: `trap "echo bye; exit 9" TERM; sleep 1000 & echo ready; wait; echo no`, Stdout: &out, Stderr: new(recorder)})
+	var out Recorder
+	s := b.start(t, transport.Command{Line: `trap "echo bye; exit 9" TERM; sleep 1000 & echo ready; wait; echo no`, Stdout: &out, Stderr: new(Recorder)})
 	end := waiting(s)
-	out.await(t, "ready\n")
+	out.Await(t, "ready\n")
 	if err := s.Signal(syscall.SIGTERM); err != nil {
 		t.Errorf("Signal: %v", err)
 	}
@@ -572,10 +526,10 @@ func signalIgnored(t *testing.T, b *bench) {
 		`trap "" TERM; echo ready; while :; do sleep 1; done`,
 		`(trap "" TERM; echo ready; while :; do sleep 1; done); echo no`,
 	} {
-		var out recorder
-		s := b.start(t, transport.Command{Line: script, Stdout: &out, Stderr: new(recorder)})
+		var out Recorder
+		s := b.start(t, transport.Command{Line: script, Stdout: &out, Stderr: new(Recorder)})
 		end := waiting(s)
-		out.await(t, "ready\n")
+		out.Await(t, "ready\n")
 		if err := s.Signal(syscall.SIGTERM); err != nil {
 			t.Errorf("Signal: %v", err)
 		}
@@ -592,10 +546,10 @@ func signalIgnored(t *testing.T, b *bench) {
 }
 
 func signalUnsupported(t *testing.T, b *bench) {
-	var out recorder
+	var out Recorder
 	s := b.start(t, transport.Command{Line: "echo ready; exec sleep 1000", Stdout: &out})
 	end := waiting(s)
-	out.await(t, "ready\n")
+	out.Await(t, "ready\n")
 	if err := s.Signal(syscall.SIGTERM); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Signal: %v, want %v", err, errors.ErrUnsupported)
 	}
@@ -624,14 +578,14 @@ func closeSession(t *testing.T, b *bench) {
 		`trap "" TERM; echo ready; while :; do sleep 1; done`,
 		"echo ready; while :; do echo on and on; done",
 	} {
-		var out recorder
-		s := b.start(t, transport.Command{Line: script, Stdout: &out, Stderr: new(recorder)})
+		var out Recorder
+		s := b.start(t, transport.Command{Line: script, Stdout: &out, Stderr: new(Recorder)})
 		ended := make(chan error, 1)
 		go func() {
 			_, err := wait(s)
 			ended <- err
 		}()
-		out.await(t, "ready\n")
+		out.Await(t, "ready\n")
 		var closes sync.WaitGroup
 		for range 4 {
 			closes.Go(func() { s.Close() })
@@ -644,14 +598,14 @@ func closeSession(t *testing.T, b *bench) {
 
 func closeAtOnce(t *testing.T, b *bench) {
 	for _, script := range []string{"exec sleep 1000", "head -c 1000000 /dev/zero"} {
-		s := b.start(t, transport.Command{Line: script, Stdout: new(recorder), Stderr: new(recorder)})
+		s := b.start(t, transport.Command{Line: script, Stdout: new(Recorder), Stderr: new(Recorder)})
 		s.Close()
 		s.Close()
 		_, err := wait(s)
 		b.opError(t, err, transport.ErrClosed)
 	}
 	if !b.NoInput {
-		s := b.start(t, transport.Command{Line: "exec sleep 1000", Stdin: section(pattern(1 << 20)), Stdout: new(recorder)})
+		s := b.start(t, transport.Command{Line: "exec sleep 1000", Stdin: section(pattern(1 << 20)), Stdout: new(Recorder)})
 		s.Close()
 		_, err := wait(s)
 		b.opError(t, err, transport.ErrClosed)
@@ -660,7 +614,7 @@ func closeAtOnce(t *testing.T, b *bench) {
 
 func waitContext(t *testing.T, b *bench) {
 	cause := errors.New("the test has had enough")
-	var out recorder
+	var out Recorder
 	s := b.start(t, transport.Command{Line: "echo ready; exec sleep 1000", Stdout: &out})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	ended := make(chan error, 1)
@@ -668,7 +622,7 @@ func waitContext(t *testing.T, b *bench) {
 		_, err := s.Wait(ctx)
 		ended <- err
 	}()
-	out.await(t, "ready\n")
+	out.Await(t, "ready\n")
 	cancel(cause)
 	b.opError(t, <-ended, cause)
 
@@ -690,7 +644,7 @@ func startContext(t *testing.T, b *bench) {
 // startContextLater ends Start's context as soon as Start has returned, as a caller with a connect timeout does.
 func startContextLater(t *testing.T, b *bench) {
 	ctx, cancel := context.WithCancel(t.Context())
-	var out recorder
+	var out Recorder
 	s, err := b.tr.Start(ctx, b.host, &transport.Command{Line: b.line("echo one; cat; echo two"), Stdout: &out})
 	cancel()
 	if err != nil {
@@ -731,7 +685,7 @@ func parallel(t *testing.T, b *bench) {
 	var sessions sync.WaitGroup
 	for i := range n {
 		sessions.Go(func() {
-			var out, errs recorder
+			var out, errs Recorder
 			s, err := b.tr.Start(t.Context(), b.host, &transport.Command{
 				Line:   b.line(fmt.Sprintf("echo out %d; echo err %[1]d >&2; exit %[1]d", i%256)),
 				Stdout: &out, Stderr: &errs,

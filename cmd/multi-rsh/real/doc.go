@@ -3,5 +3,5 @@
 //
 //	go test ./cmd/multi-rsh/real                                      the promises, on a small rig
 //	go test ./cmd/multi-rsh/real -run TestNumbers -numbers FILE       the benchmark tables; "make bench" does this
-//	go test ./cmd/multi-rsh/real -run TestNumbers/ssh -numbers FILE   that of ssh alone; the other in FILE stays
+//	go test ./cmd/multi-rsh/real -run TestNumbers/ssh -numbers FILE   that of ssh alone (or rsh, hosts); the others in FILE stay
 package real

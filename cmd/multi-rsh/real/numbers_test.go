@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +41,7 @@ func (tab *table) add(ok bool, what, goal, here, peer string) {
 }
 
 // TestNumbers is the benchmark: the main jobs on real and simulated hosts, beside what else does them, and the tables of what came
-// out, one for each transport.
+// out, one for each transport and one for host expressions.
 func TestNumbers(t *testing.T) {
 	if *numbers == "" {
 		t.Skip("a benchmark of several minutes: make bench")
@@ -57,6 +59,11 @@ func TestNumbers(t *testing.T) {
 		realSSHNumbers(t, tab)
 		tab.write("ssh", versions("pdsh", "clustershell", "pssh", "openssh-client"), sshPage, "the others")
 	})
+	t.Run("hosts", func(t *testing.T) {
+		tab := &table{t: t}
+		hostsNumbers(t, tab)
+		tab.write("hosts", versions("clustershell"), hostsPage, "nodeset")
+	})
 }
 
 const title = "# Benchmarks\n"
@@ -66,8 +73,8 @@ this machine, so that the hosts' work shares its CPUs with the client's. Simulat
 shell behind it. CPU is user and system time of the client process alone, memory its peak resident size. Ratios and
 counts carry over to other machines, times do not.`
 
-// write puts the table into the file, in the place of an earlier one of that transport. The other's stays.
-func (tab *table) write(transport, versions, about, peer string) {
+// write puts the table into the file, in the place of an earlier one of that part. The others stay.
+func (tab *table) write(part, versions, about, peer string) {
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	text := fmt.Sprintf(`
 ## %s
@@ -77,7 +84,7 @@ Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
 
 | what | to reach | multi-rsh | %s, same run |
 |---|---|---|---|
-%s`, transport, time.Now().Format("2006-01-02"), strings.TrimSpace(string(kernel)), runtime.NumCPU(), runtime.Version(), versions,
+%s`, part, time.Now().Format("2006-01-02"), strings.TrimSpace(string(kernel)), runtime.NumCPU(), runtime.Version(), versions,
 		about, peer, tab.text.String())
 	before, _ := os.ReadFile(*numbers)
 	sections := map[string]string{}
@@ -85,8 +92,8 @@ Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
 		name, _, _ := strings.Cut(section, "\n")
 		sections[name] = "\n## " + strings.TrimSuffix(section, "\n") + "\n"
 	}
-	sections[transport] = text
-	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]), 0o644); err != nil {
+	sections[part] = text
+	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]), 0o644); err != nil {
 		tab.t.Fatal(err)
 	}
 }
@@ -103,6 +110,27 @@ func versions(packages ...string) string {
 		return "nothing to compare with"
 	}
 	return strings.Join(found, ", ")
+}
+
+// benchmarks runs benchmarks of a package and returns the milliseconds of one by its name, which is a regular expression.
+func benchmarks(t *testing.T, pkg, which string) func(name string) float64 {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "test", pkg, "-run", "^$", "-benchtime", "200ms", "-bench", which).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return func(name string) float64 {
+		t.Helper()
+		m := regexp.MustCompile(`Benchmark` + name + `(?:-\d+)?\s+\d+\s+([\d.]+) ns/op`).FindSubmatch(out)
+		if m == nil {
+			t.Fatalf("no figure for %s: %s", name, out)
+		}
+		ns, err := strconv.ParseFloat(string(m[1]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ns / 1e6
+	}
 }
 
 var havePdsh = func() bool { _, err := exec.LookPath("pdsh"); return err == nil }()
@@ -135,15 +163,23 @@ func show(peer *outcome, f func(*outcome) string) string {
 	return f(peer)
 }
 
-// settle waits until no reserved port is in any state, here or on the hosts: a peer's TIME_WAITs take a minute.
-func settle(t *testing.T, r *rig.Rig) {
+// settle waits until nothing is left of what has been measured, or it would count in what is measured next: a peer's TIME_WAITs take
+// a minute. What is there after two is a row of its own, and missed.
+func (tab *table) settle(left func() []rig.Socket) {
+	var busy []rig.Socket
 	for range 120 {
-		busy := len(controlReserved(t)) + len(hostReserved(t, r))
-		if busy == 0 {
+		if busy = left(); len(busy) == 0 {
 			return
 		}
 		time.Sleep(time.Second)
 	}
+	tab.add(false, "sockets of the rows above, two minutes later: they are there while the next row is measured", "0",
+		fmt.Sprint(len(busy), " ", states(busy)), "–")
+}
+
+// settle waits until no reserved port is in any state, here or on the hosts.
+func settle(t *testing.T, tab *table, r *rig.Rig) {
+	tab.settle(func() []rig.Socket { return append(controlReserved(t), hostReserved(t, r)...) })
 }
 
 func realNumbers(t *testing.T, tab *table, daemon rig.Daemon) {
@@ -153,7 +189,7 @@ func realNumbers(t *testing.T, tab *table, daemon rig.Daemon) {
 	o := rsh(t, "-p", "3200", "--connect-timeout", "60", "-w", addresses(r, 100), "sleep 4; echo ok")
 	left := controlReserved(t)
 	ok := lines(o.stdout, ": ok")
-	settle(t, r)
+	settle(t, tab, r)
 	p := pdsh(t, 600, addresses(r, 20), "sleep 4; echo ok")
 	pleft := controlReserved(t)
 	tab.add(ok == 3200 && o.code == 0, on("sessions at once, stderr channel on, `sleep 4`"), "3,200 of 3,200 ok",
@@ -166,14 +202,14 @@ func realNumbers(t *testing.T, tab *table, daemon rig.Daemon) {
 	if ok != 3200 {
 		fmt.Println(o)
 	}
-	settle(t, r)
+	settle(t, tab, r)
 
 	interruptNumbers(t, tab, r, on)
-	settle(t, r)
+	settle(t, tab, r)
 	oneHostNumbers(t, tab, r, on)
-	settle(t, r)
+	settle(t, tab, r)
 	killNumbers(t, tab, r, on)
-	settle(t, r)
+	settle(t, tab, r)
 
 	var pair [2]*job
 	for i := range pair {
@@ -231,7 +267,7 @@ func oneHostNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string
 		}
 	}
 	held := hostReserved(t, r)
-	settle(t, r)
+	settle(t, tab, r)
 	peer := "not installed"
 	if havePdsh {
 		n := 0

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -159,27 +158,18 @@ func fresh(now, before []rig.Socket) int {
 	return n
 }
 
-// settleSSH waits until no socket leads to the hosts: a peer's TIME_WAITs take a minute.
-func settleSSH(t *testing.T) {
-	for range 90 {
-		if len(toSSHD(t)) == 0 {
-			return
-		}
-		time.Sleep(time.Second)
-	}
-}
-
 // closingNumbers are what 1,000 hosts leave behind, however the run ends.
 func closingNumbers(t *testing.T, tab *table, r *rig.Rig, peersLeft string) {
 	const wait = "sockets of ours in TIME_WAIT (in any state) after 1,000 hosts: "
 	some, expr := atOnce(r)
 	known := knownHosts(some, 40, 0)
 	cfg := sshConfig(t, known)
-	settleSSH(t)
+	settle := func() { tab.settle(func() []rig.Socket { return toSSHD(t) }) }
+	settle()
 	row := func(how, peer string, ok bool, more string) {
 		left := toSSHD(t)
 		tab.add(ok && len(left) == 0, wait+how, "0", fmt.Sprintf("%d (%d); %s", len(timeWait(left)), len(left), more), peer)
-		settleSSH(t)
+		settle()
 	}
 
 	var o outcome
@@ -359,27 +349,10 @@ func simulatedSSHNumbers(t *testing.T, tab *table) {
 
 // hostKeyNumbers are those of the package's own benchmark.
 func hostKeyNumbers(t *testing.T, tab *table) {
-	cmd := exec.CommandContext(t.Context(), "go", "test", "multirsh/transport/ssh/hostkeys", "-run", "^$", "-benchtime", "200ms",
-		"-bench", "^BenchmarkHost$/^hashed(-3-types)?$/^(check|algorithms-in-disorder|unknown)$")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	ms := func(name string) float64 {
-		t.Helper()
-		m := regexp.MustCompile(`BenchmarkHost/` + name + `(?:-\d+)?\s+\d+\s+([\d.]+) ns/op`).FindSubmatch(out)
-		if m == nil {
-			t.Fatalf("no figure for %s: %s", name, out)
-		}
-		ns, err := strconv.ParseFloat(string(m[1]), 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ns / 1e6
-	}
-	check := ms("hashed/check") + ms("hashed/algorithms-in-disorder")
-	three := ms("hashed-3-types/check") + ms("hashed-3-types/algorithms-in-disorder")
+	ms := benchmarks(t, "multirsh/transport/ssh/hostkeys", "^BenchmarkHost$/^hashed(-3-types)?$/^(check|algorithms-in-disorder|unknown)$")
+	check := ms("Host/hashed/check") + ms("Host/hashed/algorithms-in-disorder")
+	three := ms("Host/hashed-3-types/check") + ms("Host/hashed-3-types/algorithms-in-disorder")
 	tab.add(check <= 0.2, "host key check with 10,000 hashed known_hosts lines, on a hit", "≤ 0.2 ms a host",
-		fmt.Sprintf("%.3f ms (%.2f ms for a name that is not there)", check, ms("hashed/unknown")), "–")
+		fmt.Sprintf("%.3f ms (%.2f ms for a name that is not there)", check, ms("Host/hashed/unknown")), "–")
 	tab.add(true, "the same, 3,333 hosts with three lines each, in another order than the file's", "–", fmt.Sprintf("%.2f ms", three), "–")
 }

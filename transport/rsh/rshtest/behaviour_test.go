@@ -133,7 +133,8 @@ func TestStall(t *testing.T) {
 		s := &Server{AnyPort: true, Behaviour: MustParseBehaviour("stall=handshake")}
 		c := rcmd(t, newServer(t, s), true, wrapped)
 		c.accept()
-		abort(c.main)
+		c.main.SetLinger(0)
+		c.main.Close()
 		if x := one(t, s); !errors.Is(x.End, syscall.ECONNRESET) {
 			t.Errorf("the server saw the end %v", x.End)
 		}

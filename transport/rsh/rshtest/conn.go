@@ -4,6 +4,7 @@ package rshtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,13 +12,14 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"multirsh/transport/testserver"
 )
 
 const (
@@ -50,25 +52,20 @@ var (
 
 // serve sees one connection through. It closes c.
 func (s *Server) serve(c *net.TCPConn) {
-	defer s.wg.Done()
+	defer s.core.Leave(c)
 	x := &session{srv: s, main: c}
-	x.Client, x.Server, x.Exit = unmapped(c.RemoteAddr()), unmapped(c.LocalAddr()), -1
+	x.Client, x.Server, x.Exit = testserver.AddrPort(c.RemoteAddr()), testserver.AddrPort(c.LocalAddr()), -1
 	x.b = s.behaviour(x.Server)
 	x.Behaviour = x.b
 	err := x.run()
 	if err != nil {
-		s.logf("%v: %v", x.Client, err)
+		s.core.Logf("%v: %v", x.Client, err)
 	}
 	if errors.Is(err, errReset) {
 		x.abort()
 	}
 	x.close()
 	s.record(&x.Session)
-}
-
-func unmapped(a net.Addr) netip.AddrPort {
-	p := a.(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
 // run is rshd(8)'s doit, with x's behaviour. It leaves what it has not closed to serve; its error says why no command ran.
@@ -205,7 +202,7 @@ func (x *session) connectBack() error {
 	local, to := x.Server.Addr(), netip.AddrPortFrom(x.Client.Addr(), x.StderrPort)
 	how := x.b.Word
 	if x.b.Kind == late {
-		if !x.srv.pause(x.b.Pause) {
+		if !x.srv.core.Pause(x.b.Pause) {
 			return net.ErrClosed
 		}
 	}
@@ -217,8 +214,8 @@ func (x *session) connectBack() error {
 	case cbNone:
 		return nil
 	case cbExpired:
-		x.End = waitGone(x.main)
-		if x.srv.ctx.Err() != nil {
+		x.End = testserver.WaitGone(x.main)
+		if x.srv.core.Context().Err() != nil {
 			return net.ErrClosed
 		}
 	case cbAddress:
@@ -252,7 +249,7 @@ func (x *session) connectBack() error {
 	case cbTwice:
 		if err == nil {
 			if second, err := x.dialBack(local, to, anyPort); err == nil {
-				defer x.srv.disown(second)
+				defer x.srv.core.Disown(second)
 				io.WriteString(second, "the second connection\n")
 				second.Close()
 			}
@@ -264,11 +261,11 @@ func (x *session) connectBack() error {
 
 // dialBack connects and writes down how that went.
 func (x *session) dialBack(local netip.Addr, to netip.AddrPort, anyPort bool) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(x.srv.ctx, headerTime)
+	ctx, cancel := context.WithTimeout(x.srv.core.Context(), headerTime)
 	defer cancel()
 	c, from, err := dialFrom(ctx, local, to, anyPort)
 	x.Callbacks = append(x.Callbacks, Callback{From: from, To: to, Err: err})
-	if err == nil && !x.srv.own(c) {
+	if err == nil && !x.srv.core.Own(c) {
 		return nil, net.ErrClosed
 	}
 	return c, err
@@ -291,7 +288,7 @@ func dialFrom(ctx context.Context, local netip.Addr, to netip.AddrPort, anyPort 
 		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Control: reuseAddr}
 		c, err := d.DialContext(ctx, "tcp", to.String())
 		if err == nil {
-			return c.(*net.TCPConn), unmapped(c.LocalAddr()), nil
+			return c.(*net.TCPConn), testserver.AddrPort(c.LocalAddr()), nil
 		}
 		taken := errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)
 		if anyPort || !taken || try == ports {
@@ -321,7 +318,7 @@ func otherLoopback(a netip.Addr) (netip.Addr, error) {
 func (x *session) misbehave() error {
 	switch x.b.Kind {
 	case stall:
-		x.End = waitGone(x.main)
+		x.End = testserver.WaitGone(x.main)
 		x.abort()
 	case reset:
 		x.abort()
@@ -357,10 +354,10 @@ func (x *session) close() {
 // finish shuts c down, waits for the client's end of file with a deadline, and closes. A close with bytes unread would be a
 // reset, at which the client would lose what it has not yet read.
 func (x *session) finish(c *net.TCPConn) error {
-	defer x.srv.disown(c)
+	defer x.srv.core.Disown(c)
 	defer c.Close()
 	c.CloseWrite()
-	c.SetReadDeadline(time.Now().Add(x.srv.patience()))
+	c.SetReadDeadline(time.Now().Add(cmp.Or(x.srv.Patience, 10*time.Second)))
 	_, err := io.Copy(io.Discard, c)
 	if err == nil {
 		return io.EOF
@@ -373,7 +370,7 @@ func (x *session) shut() {
 	for _, c := range []*net.TCPConn{x.main, x.stderr} {
 		if c != nil {
 			c.Close()
-			x.srv.disown(c)
+			x.srv.core.Disown(c)
 		}
 	}
 	x.main, x.stderr = nil, nil
@@ -387,37 +384,4 @@ func (x *session) abort() {
 		}
 	}
 	x.shut()
-}
-
-func abort(c io.Closer) {
-	if t, ok := c.(*net.TCPConn); ok {
-		t.SetLinger(0)
-	}
-	c.Close()
-}
-
-// waitGone waits, without reading a byte, until the client has closed c (io.EOF) or reset it (ECONNRESET).
-func waitGone(c *net.TCPConn) error {
-	c.SetReadDeadline(time.Time{})
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	end := io.EOF
-	err = raw.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: pollGone}}
-		if n, err := unix.Poll(p, 0); n <= 0 || err != nil {
-			return false // the poller calls again at the next event
-		}
-		if p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
-			if code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
-				end = os.NewSyscallError("poll", syscall.Errno(code))
-			}
-		}
-		return p[0].Revents&(pollGone|unix.POLLERR|unix.POLLHUP) != 0
-	})
-	if err != nil {
-		return err
-	}
-	return end
 }

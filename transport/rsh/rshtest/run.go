@@ -3,6 +3,7 @@
 package rshtest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -17,48 +18,29 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"multirsh/transport/testserver"
 )
 
-const killSignal = unix.SIGKILL
+func (x *session) shell() string { return cmp.Or(x.srv.Shell, "/bin/sh") }
 
-func (x *session) shell() string {
-	if x.srv.Shell != "" {
-		return x.srv.Shell
-	}
-	return "/bin/sh"
-}
-
-// command is SHELL -c COMMAND, in a session of its own as inetd(8) would have it.
+// command is SHELL -c COMMAND. The server runs it in a session of its own, as inetd(8) would have it.
 func (x *session) command() *exec.Cmd {
 	env := x.srv.Env
 	if env == nil {
 		env = append(os.Environ(), "SHELL="+x.shell(), "USER="+x.RemoteUser)
 	}
 	return &exec.Cmd{
-		Path:        x.shell(),
-		Args:        []string{filepath.Base(x.shell()), "-c", x.Command},
-		Dir:         x.srv.Dir,
-		Env:         env,
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+		Path: x.shell(),
+		Args: []string{filepath.Base(x.shell()), "-c", x.Command},
+		Dir:  x.srv.Dir,
+		Env:  env,
 	}
 }
 
-// start starts cmd, whose process group the server then kills at Close.
-func (x *session) start(cmd *exec.Cmd) (*group, error) {
-	g := newGroup(cmd.SysProcAttr)
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	g.id = cmd.Process.Pid
-	x.srv.enterGroup(g)
-	return g, nil
-}
-
-// wait waits for cmd itself; what it has left running stays with the server.
-func (x *session) wait(cmd *exec.Cmd, g *group) int {
-	cmd.Wait() // its error is in the state
-	x.srv.leaveGroup(g)
-	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+// wait waits for the command, and tells its exit status as Session has it.
+func wait(p *testserver.Process) int {
+	status := p.Wait()
 	if status.Signaled() {
 		return 128 + int(status.Signal())
 	}
@@ -84,10 +66,10 @@ func (x *session) exec() error {
 		}
 		files = append(files, w)
 		defer r.Close()
-		if !x.srv.own(r) {
+		if !x.srv.core.Own(r) {
 			return net.ErrClosed
 		}
-		defer x.srv.disown(r)
+		defer x.srv.core.Disown(r)
 		fromErr, cmd.Stderr = r, w
 	case x.stderr != nil:
 		f, err := handOver(x.srv, &x.stderr)
@@ -108,14 +90,13 @@ func (x *session) exec() error {
 	if x.b.Kind == background {
 		child := exec.Command("sleep", strconv.FormatFloat(x.b.Pause.Seconds(), 'f', -1, 64))
 		child.Stdout = main
-		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		g, err := x.start(child)
+		p, err := x.srv.core.Run(child)
 		if err != nil {
 			return err
 		}
-		x.srv.wg.Go(func() { x.wait(child, g) })
+		x.srv.core.Go(func() { p.Wait() })
 	}
-	g, err := x.start(cmd)
+	p, err := x.srv.core.Run(cmd)
 	if err != nil {
 		fmt.Fprintln(cmd.Stderr, strings.TrimPrefix(err.Error(), "fork/exec "))
 		return err
@@ -123,15 +104,15 @@ func (x *session) exec() error {
 	closeAll(files)
 	files = nil
 	if fromErr != nil {
-		x.relayErr(fromErr, g)
+		x.relayErr(fromErr, p)
 	}
-	x.Exit = x.wait(cmd, g)
+	x.Exit = wait(p)
 	return nil
 }
 
 // relayErr passes the command's standard error on and takes signals: a byte on the stderr channel is one for the process group.
 // It returns when every process has closed its standard error.
-func (x *session) relayErr(from io.Reader, g *group) {
+func (x *session) relayErr(from io.Reader, p *testserver.Process) {
 	var signals sync.WaitGroup
 	signals.Go(func() {
 		sig := make([]byte, 1)
@@ -140,7 +121,7 @@ func (x *session) relayErr(from io.Reader, g *group) {
 				return
 			}
 			x.Signals = append(x.Signals, sig[0])
-			g.kill(syscall.Signal(sig[0]))
+			p.Signal(syscall.Signal(sig[0]))
 		}
 	})
 	io.Copy(x.stderr, from)
@@ -163,7 +144,7 @@ func handOver(s *Server, c **net.TCPConn) (*os.File, error) {
 		return nil, err
 	}
 	*c = nil
-	s.disown(conn)
+	s.core.Disown(conn)
 	if err := syscall.SetNonblock(int(f.Fd()), false); err != nil {
 		f.Close()
 		conn.Close()
@@ -196,7 +177,7 @@ func (x *session) relay() error {
 		files = append(files, file)
 		errEnd, cmd.Stderr = end, file
 	}
-	g, err := x.start(cmd)
+	p, err := x.srv.core.Run(cmd)
 	if err != nil {
 		return x.complain(err)
 	}
@@ -209,7 +190,7 @@ func (x *session) relay() error {
 		mainEnd.CloseWrite()
 	})
 	stop := sync.OnceFunc(func() { // ends both channels' relays, blocked or not
-		g.kill(killSignal)
+		p.Signal(syscall.SIGKILL)
 		mainEnd.Close()
 		x.main.SetDeadline(time.Unix(1, 0))
 		if errEnd != nil {
@@ -236,7 +217,7 @@ func (x *session) relay() error {
 	if errs[0] != nil || errs[1] != nil {
 		stop()
 	}
-	x.Exit = x.wait(cmd, g)
+	x.Exit = wait(p)
 	for _, c := range []*net.TCPConn{x.main, x.stderr} {
 		if c != nil {
 			c.SetDeadline(time.Time{})
@@ -252,7 +233,7 @@ func (x *session) relay() error {
 	case x.b.at(PhaseEnd):
 		return x.misbehave()
 	case x.b.Kind == neverClose:
-		<-x.srv.ctx.Done()
+		<-x.srv.core.Context().Done()
 	}
 	return nil
 }
@@ -273,7 +254,7 @@ func (x *session) socketPair() (*net.UnixConn, *os.File, error) {
 	defer mine.Close() // FileConn makes its own copy
 	theirs := os.NewFile(uintptr(fds[1]), "command")
 	c, err := net.FileConn(mine)
-	if err == nil && !x.srv.own(c) {
+	if err == nil && !x.srv.core.Own(c) {
 		err = net.ErrClosed
 	}
 	if err != nil {
@@ -285,7 +266,7 @@ func (x *session) socketPair() (*net.UnixConn, *os.File, error) {
 
 func (x *session) drop(c *net.UnixConn) {
 	c.Close()
-	x.srv.disown(c)
+	x.srv.core.Disown(c)
 }
 
 // meddler passes one channel of a command on.
@@ -379,30 +360,14 @@ func (m *meddler) enlarge() error {
 		return nil
 	}
 	m.hugeDone = true
-	chunk := []byte(strings.Repeat(strings.Repeat("x", 63)+"\n", 512))
-	for n := m.x.b.N; n > 0; n -= int64(len(chunk)) {
-		if n < int64(len(chunk)) {
-			chunk = chunk[:n]
-		}
-		if _, err := m.to.Write(chunk); err != nil {
-			return err
-		}
-	}
-	return nil
+	return testserver.WriteLines(m.to, m.x.b.N)
 }
 
-func (m *meddler) write(data []byte) error {
-	if m.x.b.Kind != slow {
-		_, err := m.to.Write(data)
-		return err
+func (m *meddler) write(data []byte) (err error) {
+	if m.x.b.Kind == slow {
+		_, err = m.x.srv.core.Drip(m.to, data, m.x.b.Pause)
+	} else {
+		_, err = m.to.Write(data)
 	}
-	for i := range data {
-		if !m.x.srv.pause(m.x.b.Pause) {
-			return net.ErrClosed
-		}
-		if _, err := m.to.Write(data[i : i+1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }

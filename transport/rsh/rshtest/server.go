@@ -31,16 +31,14 @@ package rshtest
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"log"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"multirsh/transport/testserver"
 )
 
 // Daemon is which rshd to be like, where they differ.
@@ -76,18 +74,9 @@ type Server struct {
 	Record bool        // keep a transcript of each connection, for Sessions and Wait
 	Log    *log.Logger // one line for each connection that does not go as rshd means it to; nil: silent
 
-	once   sync.Once
-	ctx    context.Context // done: the server is closed
-	cancel context.CancelFunc
-
-	mu        sync.Mutex
-	wg        sync.WaitGroup // of ServeConn; Add under mu and not after closed
-	closed    bool
-	listeners map[net.Listener]struct{}
-	held      map[io.Closer]struct{} // connections and pipes that are the server's
-	groups    map[*group]struct{}    // process groups that may have members
-	sessions  []Session
-	recorded  chan struct{} // closed and replaced when sessions grows
+	once     sync.Once
+	core     *testserver.Server
+	sessions testserver.Watched[[]Session]
 }
 
 // Session is the transcript of one connection.
@@ -116,233 +105,54 @@ type Callback struct {
 }
 
 func (s *Server) init() {
-	s.once.Do(func() {
-		s.ctx, s.cancel = context.WithCancel(context.Background())
-		s.listeners = make(map[net.Listener]struct{})
-		s.held = make(map[io.Closer]struct{})
-		s.groups = make(map[*group]struct{})
-		s.recorded = make(chan struct{})
-	})
+	s.once.Do(func() { s.core = testserver.New(s.begin, s.Log) })
 }
 
 // Start listens at addr, as "127.0.0.1:0", and serves in the background until Close. It returns the address it listens at.
 func (s *Server) Start(addr string) (netip.AddrPort, error) {
 	s.init()
-	l, err := net.Listen("tcp", addr) // package net sets SO_REUSEADDR
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		l.Close()
-		return netip.AddrPort{}, net.ErrClosed
-	}
-	s.listeners[l] = struct{}{}
-	s.wg.Add(1)
-	s.mu.Unlock()
-	go func() {
-		defer s.wg.Done()
-		if err := s.Serve(l); err != nil {
-			s.logf("serve: %v", err)
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+	return s.core.Start(addr)
 }
 
 // Serve serves the connections of l, which must be TCP, until Close, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
 	s.init()
-	defer l.Close()
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.listeners, l)
-		s.mu.Unlock()
-	}()
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			if s.ctx.Err() != nil {
-				return nil
-			}
-			// Out of descriptors, or a client that left before it was accepted: a good server lasts.
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) {
-				s.logf("accept: %v", err)
-				s.pause(10 * time.Millisecond)
-				continue
-			}
-			return err
-		}
-		t, ok := c.(*net.TCPConn)
-		if !ok {
-			c.Close()
-			return fmt.Errorf("%s is not TCP", l.Addr())
-		}
-		if !s.enter(t) {
-			return nil
-		}
-		go s.serve(t)
-	}
+	return s.core.Serve(l)
 }
 
 // ServeConn serves one connection that someone else has accepted, and returns when it is over. It closes c.
 func (s *Server) ServeConn(c *net.TCPConn) {
 	s.init()
-	if s.enter(c) {
-		s.serve(c)
-	}
+	s.core.ServeConn(c)
 }
 
-// enter counts a connection in; when the server is closed it resets c and returns false.
-func (s *Server) enter(c *net.TCPConn) bool {
-	if !s.own(c) {
-		return false
+func (s *Server) begin(c *net.TCPConn) func() {
+	if !s.core.Enter(c) {
+		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false // and Close has reset c, which it owned
-	}
-	s.wg.Add(1)
-	return true
-}
-
-// own has Close close c, and reset it when it is TCP; when the server is closed it does so itself and returns false.
-func (s *Server) own(c io.Closer) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		abort(c)
-		return false
-	}
-	s.held[c] = struct{}{}
-	return true
-}
-
-func (s *Server) disown(c io.Closer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.held, c)
+	return func() { s.serve(c) }
 }
 
 // Close stops listening, resets every connection that the server holds, kills every process group that it has started and
 // waits until its goroutines and processes are gone. The error names process groups that would not go.
 func (s *Server) Close() error {
 	s.init()
-	s.cancel()
-	s.mu.Lock()
-	s.closed = true
-	for l := range s.listeners {
-		l.Close()
-	}
-	for c := range s.held {
-		abort(c)
-	}
-	for g := range s.groups {
-		g.kill(killSignal)
-	}
-	s.mu.Unlock()
-	s.wg.Wait()
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// What is left are children of commands that have ended. They are nobody's to wait for but init's.
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		living := livingGroups(s.groups)
-		for g := range s.groups {
-			if !living[g.id] {
-				g.release()
-				delete(s.groups, g)
-			}
-		}
-		if len(s.groups) == 0 || time.Now().After(end) {
-			break
-		}
-	}
-	var errs []error
-	for g := range s.groups {
-		errs = append(errs, fmt.Errorf("process group %d was killed and is still there", g.id))
-	}
-	return errors.Join(errs...)
-}
-
-// enterGroup has Close kill g.
-func (s *Server) enterGroup(g *group) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.groups[g] = struct{}{}
-	if s.closed {
-		g.kill(killSignal)
-	}
-}
-
-// leaveGroup forgets g and all others that have no member left. What a command has left behind stays, for Close.
-func (s *Server) leaveGroup(g *group) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g.ended = true
-	for g := range s.groups {
-		if g.ended && g.gone() {
-			g.release()
-			delete(s.groups, g)
-		}
-	}
+	return s.core.Close()
 }
 
 // Sessions returns the transcripts of the connections that are over, in the order in which they ended. Nil without Record.
-func (s *Server) Sessions() []Session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.sessions)
-}
+func (s *Server) Sessions() []Session { return slices.Clone(s.sessions.Value()) }
 
 // Wait returns the transcripts once n connections are over, or what there is and the cause when ctx ends first.
 func (s *Server) Wait(ctx context.Context, n int) ([]Session, error) {
-	s.init()
-	for {
-		s.mu.Lock()
-		have, more := slices.Clone(s.sessions), s.recorded
-		s.mu.Unlock()
-		if len(have) >= n {
-			return have, nil
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
-			return have, context.Cause(ctx)
-		}
-	}
+	all, err := s.sessions.Until(ctx, func(all []Session) bool { return len(all) >= n })
+	return slices.Clone(all), err
 }
 
 func (s *Server) record(x *Session) {
-	if !s.Record {
-		return
+	if s.Record {
+		s.sessions.Change(func(all *[]Session) { *all = append(*all, *x) })
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sessions = append(s.sessions, *x)
-	close(s.recorded)
-	s.recorded = make(chan struct{})
-}
-
-func (s *Server) logf(format string, args ...any) {
-	if s.Log != nil {
-		s.Log.Printf(format, args...)
-	}
-}
-
-func (s *Server) patience() time.Duration {
-	if s.Patience > 0 {
-		return s.Patience
-	}
-	return 10 * time.Second
 }
 
 func (s *Server) behaviour(local netip.AddrPort) Behaviour {
@@ -350,16 +160,4 @@ func (s *Server) behaviour(local netip.AddrPort) Behaviour {
 		return s.Behave(local)
 	}
 	return s.Behaviour
-}
-
-// pause sleeps for d and reports whether it did so to the end, the server not being closed.
-func (s *Server) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.ctx.Done():
-		return false
-	}
 }

@@ -234,7 +234,8 @@ func TestCallbackPorts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer abort(c)
+		c.SetLinger(0) // no TIME_WAIT
+		defer c.Close()
 		peer, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)

@@ -18,6 +18,8 @@
 //	keys      key ─► its hashed lines        one HMAC a line
 //	types     key type ─► its hashed lines   for Algorithms, searched outward from the last line found
 //
+// A Revoked is beside it: the files of RevokedHostKeys, which are for all names and stronger than what the DB says.
+//
 // A DB belongs to a run and is safe for use by many goroutines. It holds no file open and no goroutine.
 package hostkeys
 

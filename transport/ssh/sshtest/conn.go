@@ -3,17 +3,18 @@
 package sshtest
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"multirsh/transport/testserver"
 )
 
 // conn is one connection at work: its transcript and what it holds.
@@ -39,23 +40,18 @@ var (
 
 // serve sees the connection through and closes it.
 func (x *conn) serve() {
-	x.rec.Client, x.rec.Server = unmapped(x.wire.RemoteAddr()), unmapped(x.wire.LocalAddr())
+	x.rec.Client, x.rec.Server = testserver.AddrPort(x.wire.RemoteAddr()), testserver.AddrPort(x.wire.LocalAddr())
 	x.b = x.srv.behaviour(x.rec.Server)
 	x.rec.Behaviour = x.b
 	x.wire.holdOpen = x.b.Kind == neverClose
 	if err := x.run(); err != nil {
 		x.rec.Err = err
-		x.srv.logf("%v: %v", x.rec.Client, err)
+		x.srv.core.Logf("%v: %v", x.rec.Client, err)
 	}
 	x.work.Wait()
-	x.wire.finish(or(x.srv.Patience, 10*time.Second))
+	x.wire.finish(cmp.Or(x.srv.Patience, 10*time.Second))
 	x.rec.First, x.rec.End = x.wire.first, x.wire.end
 	x.srv.leave(x)
-}
-
-func unmapped(a net.Addr) netip.AddrPort {
-	p := a.(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
 // run is the connection with x's behaviour; its error says why nobody was let in. It leaves the closing to serve.
@@ -63,14 +59,14 @@ func (x *conn) run() error {
 	if x.b.at(PhaseAccept) {
 		return x.misbehave()
 	}
-	x.wire.SetReadDeadline(time.Now().Add(or(x.srv.Grace, 2*time.Minute)))
+	x.wire.SetReadDeadline(time.Now().Add(cmp.Or(x.srv.Grace, 2*time.Minute)))
 	switch x.b.Kind {
 	case refuse:
-		x.wire.abort()
+		x.wire.Abort()
 		return errActed
 	case maxStartups:
 		if x.dropped() {
-			x.wire.abort()
+			x.wire.Abort()
 			return errors.New("dropped, as sshd does above MaxStartups")
 		}
 	case banner:
@@ -83,7 +79,7 @@ func (x *conn) run() error {
 	case preface:
 		x.wire.say(x.b.Word)
 	case slow:
-		x.srv.pause(x.b.Pause)
+		x.srv.core.Pause(x.b.Pause)
 	}
 	if x.b.at(PhaseVersion) {
 		x.wire.say(serverVersion)
@@ -144,7 +140,7 @@ func (x *conn) misbehave() error {
 		x.srv.count(func(a *Account) { a.Stalled++ })
 		x.wire.freeze()
 	case reset:
-		x.wire.abort()
+		x.wire.Abort()
 	case closes:
 		x.wire.Close()
 	case garbage:
@@ -262,7 +258,7 @@ func (k *signer) SignWithAlgorithm(random io.Reader, data []byte, algorithm stri
 	case k.x.b.at(PhaseKex):
 		return nil, k.x.misbehave()
 	case k.x.b.Kind == slow:
-		k.x.srv.pause(k.x.b.Pause)
+		k.x.srv.core.Pause(k.x.b.Pause)
 	case k.x.b.Kind == hostKey:
 		data = slices.Concat(data, []byte("forged")) // of something else: as bad as one by another key
 	}
@@ -280,7 +276,7 @@ func (x *conn) gate() error {
 	case x.b.Kind == denied:
 		return errDenied
 	case x.b.Kind == slow:
-		x.srv.pause(x.b.Pause)
+		x.srv.core.Pause(x.b.Pause)
 	}
 	return nil
 }
@@ -417,7 +413,7 @@ var reasons = map[string]ssh.RejectionReason{
 
 func (x *conn) openSession(c ssh.NewChannel) {
 	x.mu.Lock()
-	full := x.sessions >= or(x.srv.MaxSessions, 10)
+	full := x.sessions >= cmp.Or(x.srv.MaxSessions, 10)
 	if !full {
 		x.sessions++
 	}

@@ -73,7 +73,7 @@ func join(channel ssh.Channel, requests <-chan *ssh.Request, c net.Conn) {
 
 // dial connects to addr for the client, as long as that is there.
 func (x *conn) dial(addr string) (net.Conn, error) {
-	ctx, cancel := context.WithCancel(x.srv.ctx)
+	ctx, cancel := context.WithCancel(x.srv.core.Context())
 	defer cancel()
 	x.work.Go(func() {
 		select {

@@ -3,6 +3,7 @@
 package sshtest
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 
 	"multirsh/transport"
+	"multirsh/transport/testserver"
 )
 
 // process is a command that really runs, and our ends of its streams.
@@ -31,10 +33,9 @@ type process struct {
 func (c *session) start(line string) *process {
 	s := c.x.srv
 	p := &process{c: c, ended: make(chan transport.Status, 1)}
-	shell := or(s.Shell, "/bin/sh")
+	shell := cmp.Or(s.Shell, "/bin/sh")
 	cmd := &exec.Cmd{
 		Path: shell, Args: []string{filepath.Base(shell), "-c", line}, Dir: s.Dir, Env: c.env(shell),
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if line == "" {
 		cmd.Args = []string{"-" + filepath.Base(shell)}
@@ -55,7 +56,7 @@ func (c *session) start(line string) *process {
 	if c.slave != nil {
 		// One description for both directions; the session closes its own.
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = c.slave, c.slave, c.slave
-		cmd.SysProcAttr.Setctty = true
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setctty: true}
 		p.stdin, p.stdout = c.master, c.master
 	} else {
 		pipes := [3][2]*os.File{}
@@ -79,22 +80,19 @@ func (c *session) start(line string) *process {
 		}
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs[0], theirs[1], theirs[2]
 	}
-	g := newGroup(cmd.SysProcAttr)
-	if p.err = cmd.Start(); p.err != nil {
+	var run *testserver.Process
+	if run, p.err = s.core.Run(cmd); p.err != nil {
 		return p
 	}
 	closeFiles(c.slave) // or its output would never end
 	c.slave = nil
-	g.id = cmd.Process.Pid
-	c.group = g
-	s.enterGroup(g)
-	s.wg.Go(func() { // it may outlive the connection
-		cmd.Wait() // its error is in the state
+	c.process = run
+	s.core.Go(func() { // it may outlive the connection
+		status := run.Wait()
 		c.mu.Lock()
-		c.group = nil
+		c.process = nil
 		c.mu.Unlock()
-		s.leaveGroup(g)
-		p.ended <- ending(cmd.ProcessState.Sys().(syscall.WaitStatus))
+		p.ended <- ending(status)
 	})
 	return p
 }
@@ -184,29 +182,6 @@ func closeFiles(files ...*os.File) {
 	for _, f := range files {
 		if f != nil {
 			f.Close()
-		}
-	}
-}
-
-// enterGroup has Close kill g.
-func (s *Server) enterGroup(g *group) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.groups[g] = struct{}{}
-	if s.closed {
-		g.kill(syscall.SIGKILL)
-	}
-}
-
-// leaveGroup forgets g and all others that have no member left. What a command has left behind stays, for Close.
-func (s *Server) leaveGroup(g *group) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g.ended = true
-	for g := range s.groups {
-		if g.ended && g.gone() {
-			g.release()
-			delete(s.groups, g)
 		}
 	}
 }

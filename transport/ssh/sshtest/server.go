@@ -35,10 +35,10 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"log"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -48,6 +48,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"multirsh/transport"
+	"multirsh/transport/testserver"
 )
 
 // Server is an sshd. The zero value is a good one, with an ed25519 host key of its own and /bin/sh, that lets everybody in. Its
@@ -82,25 +83,21 @@ type Server struct {
 	Log    *log.Logger // one line for each connection that does not go as sshd means it to; nil: silent
 
 	once    sync.Once
-	ctx     context.Context // done: the server is closed
-	cancel  context.CancelFunc
 	initErr error
+	core    *testserver.Server
 	keys    []ssh.Signer
 	config  *ssh.ServerConfig // shared; each connection serves with a shallow copy
 
 	otherKey                     ssh.Signer // of nobody here
 	byKey, byPassword, byPrompts bool       // methods that some user has
 
-	mu        sync.Mutex
-	wg        sync.WaitGroup // of ServeConn and processes; Add under mu and not after closed
-	closed    bool
-	listeners map[net.Listener]struct{}
-	refusing  []int // sockets that are bound and do not listen
-	wires     map[*wire]struct{}
-	groups    map[*group]struct{} // process groups that may have members
-	account   Account
-	over      []Connection
-	changed   chan struct{} // closed when over or account changes; nil: nobody waits
+	seen testserver.Watched[seen]
+}
+
+// seen is what a server has seen.
+type seen struct {
+	account Account
+	over    []Connection
 }
 
 // User is how one may log in. A user with nothing in it cannot.
@@ -200,10 +197,7 @@ func KnownHosts(key ssh.PublicKey, names ...string) string {
 
 func (s *Server) init() error {
 	s.once.Do(func() {
-		s.ctx, s.cancel = context.WithCancel(context.Background())
-		s.listeners = make(map[net.Listener]struct{})
-		s.wires = make(map[*wire]struct{})
-		s.groups = make(map[*group]struct{})
+		s.core = testserver.New(s.begin, s.Log)
 		own, err := NewKey()
 		other, otherErr := NewKey()
 		if s.initErr = errors.Join(err, otherErr); s.initErr != nil {
@@ -251,26 +245,7 @@ func (s *Server) Start(addr string) (netip.AddrPort, error) {
 	if s.Behaviour.Kind == refuse && s.Behave == nil {
 		return s.holdAddress(addr)
 	}
-	l, err := net.Listen("tcp", addr) // package net sets SO_REUSEADDR
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		l.Close()
-		return netip.AddrPort{}, net.ErrClosed
-	}
-	s.listeners[l] = struct{}{}
-	s.wg.Add(1)
-	s.mu.Unlock()
-	go func() {
-		defer s.wg.Done()
-		if err := s.Serve(l); err != nil {
-			s.logf("serve: %v", err)
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+	return s.core.Start(addr)
 }
 
 // holdAddress takes an address and does not listen at it, so that the kernel refuses connections and gives it to nobody else.
@@ -281,81 +256,46 @@ func (s *Server) holdAddress(addr string) (netip.AddrPort, error) {
 	}
 	at := l.Addr().(*net.TCPAddr).AddrPort()
 	l.Close()
-	fd, err := bound(at)
+	socket, err := bound(at)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refusing = append(s.refusing, fd)
+	if !s.core.Own(socket) {
+		return netip.AddrPort{}, net.ErrClosed
+	}
 	return at, nil
 }
 
 // bound is a TCP socket bound to an address.
-func bound(at netip.AddrPort) (fd int, err error) {
+func bound(at netip.AddrPort) (*os.File, error) {
 	family, sa := syscall.AF_INET, syscall.Sockaddr(&syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().Unmap().As4()})
 	if !at.Addr().Unmap().Is4() {
 		family, sa = syscall.AF_INET6, &syscall.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
 	}
 	syscall.ForkLock.RLock()
-	fd, err = syscall.Socket(family, syscall.SOCK_STREAM, 0)
+	fd, err := syscall.Socket(family, syscall.SOCK_STREAM, 0)
 	if err == nil {
 		syscall.CloseOnExec(fd)
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return 0, err
+		return nil, os.NewSyscallError("socket", err)
 	}
+	socket := os.NewFile(uintptr(fd), at.String())
 	if err := syscall.Bind(fd, sa); err != nil {
-		syscall.Close(fd)
-		return 0, err
+		socket.Close()
+		return nil, os.NewSyscallError("bind", err)
 	}
-	return fd, nil
+	return socket, nil
 }
 
 // Serve serves the connections of l, which must be TCP, until Close, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	defer l.Close()
 	if err := s.init(); err != nil {
+		l.Close()
 		return err
 	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.listeners, l)
-		s.mu.Unlock()
-	}()
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			if s.ctx.Err() != nil {
-				return nil
-			}
-			// Out of descriptors, or a client that left before it was accepted: a good server lasts.
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) {
-				s.logf("accept: %v", err)
-				s.pause(10 * time.Millisecond)
-				continue
-			}
-			return err
-		}
-		t, ok := c.(*net.TCPConn)
-		if !ok {
-			c.Close()
-			return fmt.Errorf("%s is not TCP", l.Addr())
-		}
-		x := s.enter(t)
-		if x == nil {
-			return nil
-		}
-		go x.serve()
-	}
+	return s.core.Serve(l)
 }
 
 // ServeConn serves one connection that someone else has accepted, and returns when it is over. It closes c.
@@ -364,71 +304,52 @@ func (s *Server) ServeConn(c *net.TCPConn) {
 		c.Close()
 		return
 	}
-	if x := s.enter(c); x != nil {
-		x.serve()
-	}
+	s.core.ServeConn(c)
 }
 
-// enter counts a connection in; when the server is closed it resets c and returns nil.
-func (s *Server) enter(c *net.TCPConn) *conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		c.SetLinger(0)
-		c.Close()
+// begin counts a connection in.
+func (s *Server) begin(c *net.TCPConn) func() {
+	x := &conn{srv: s, wire: newWire(c, s.core.Context())}
+	if !s.core.Enter(x.wire) {
 		return nil
 	}
-	x := &conn{srv: s, wire: newWire(c, s.ctx)}
-	s.wires[x.wire] = struct{}{}
-	s.wg.Add(1)
-	x.number = s.account.Connections
-	s.account.Connections++
-	s.account.Now++
-	s.account.Most = max(s.account.Most, s.account.Now)
-	s.account.Handshakes++
-	s.account.MostHandshakes = max(s.account.MostHandshakes, s.account.Handshakes)
-	s.announce()
-	return x
+	s.count(func(a *Account) {
+		x.number = a.Connections
+		a.Connections++
+		a.Now++
+		a.Most = max(a.Most, a.Now)
+		a.Handshakes++
+		a.MostHandshakes = max(a.MostHandshakes, a.Handshakes)
+	})
+	return x.serve
 }
 
 // leave counts a connection out.
 func (s *Server) leave(x *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.wires, x.wire)
-	s.account.Now--
-	if !x.rec.LoggedIn {
-		s.account.Handshakes--
-	}
-	switch x.rec.First {
-	case ServerSide:
-		s.account.ServerFirst++
-	case ClientSide:
-		s.account.ClientFirst++
-	default:
-		s.account.Lost++
-	}
-	if s.Record {
-		s.over = append(s.over, x.rec)
-	}
-	s.announce()
-	s.wg.Done()
+	s.seen.Change(func(now *seen) {
+		a := &now.account
+		a.Now--
+		if !x.rec.LoggedIn {
+			a.Handshakes--
+		}
+		switch x.rec.First {
+		case ServerSide:
+			a.ServerFirst++
+		case ClientSide:
+			a.ClientFirst++
+		default:
+			a.Lost++
+		}
+		if s.Record {
+			now.over = append(now.over, x.rec)
+		}
+	})
+	s.core.Leave(x.wire)
 }
 
 // count changes the account.
 func (s *Server) count(change func(*Account)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change(&s.account)
-	s.announce()
-}
-
-// announce wakes those who wait for a change. The caller holds mu.
-func (s *Server) announce() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
+	s.seen.Change(func(now *seen) { change(&now.account) })
 }
 
 // Close stops listening, resets every connection, kills every process group that it has started and waits until its goroutines
@@ -437,108 +358,25 @@ func (s *Server) Close() error {
 	if err := s.init(); err != nil {
 		return err
 	}
-	s.cancel()
-	s.mu.Lock()
-	s.closed = true
-	for l := range s.listeners {
-		l.Close()
-	}
-	for _, fd := range s.refusing {
-		syscall.Close(fd)
-	}
-	s.refusing = nil
-	for w := range s.wires {
-		w.abort()
-	}
-	for g := range s.groups {
-		g.kill(syscall.SIGKILL)
-	}
-	s.mu.Unlock()
-	s.wg.Wait()
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// What is left are children of commands that have ended. They are nobody's to wait for but init's.
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		for g := range s.groups {
-			if g.dead() {
-				g.release()
-				delete(s.groups, g)
-			}
-		}
-		if len(s.groups) == 0 || time.Now().After(end) {
-			break
-		}
-	}
-	var errs []error
-	for g := range s.groups {
-		errs = append(errs, fmt.Errorf("process group %d was killed and is still there", g.id))
-	}
-	return errors.Join(errs...)
+	return s.core.Close()
 }
 
 // Account tells what the server has seen so far.
-func (s *Server) Account() Account {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.account
-}
+func (s *Server) Account() Account { return s.seen.Value().account }
 
 // Until waits until the account is as wanted, or returns the cause when ctx ends first. It tells the account then.
 func (s *Server) Until(ctx context.Context, wanted func(Account) bool) (Account, error) {
-	for {
-		s.mu.Lock()
-		now := s.account
-		more := s.await()
-		s.mu.Unlock()
-		if wanted(now) {
-			return now, nil
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
-			return now, context.Cause(ctx)
-		}
-	}
+	now, err := s.seen.Until(ctx, func(now seen) bool { return wanted(now.account) })
+	return now.account, err
 }
 
 // Connections returns the transcripts of the connections that are over, in the order in which they ended. Nil without Record.
-func (s *Server) Connections() []Connection {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.over)
-}
+func (s *Server) Connections() []Connection { return slices.Clone(s.seen.Value().over) }
 
 // Wait returns the transcripts once n connections are over, or what there is and the cause when ctx ends first.
 func (s *Server) Wait(ctx context.Context, n int) ([]Connection, error) {
-	for {
-		s.mu.Lock()
-		have := slices.Clone(s.over)
-		more := s.await()
-		s.mu.Unlock()
-		if len(have) >= n {
-			return have, nil
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
-			return have, context.Cause(ctx)
-		}
-	}
-}
-
-// await is closed at the next change. The caller holds mu.
-func (s *Server) await() <-chan struct{} {
-	if s.changed == nil {
-		s.changed = make(chan struct{})
-	}
-	return s.changed
-}
-
-func (s *Server) logf(format string, args ...any) {
-	if s.Log != nil {
-		s.Log.Printf(format, args...)
-	}
+	now, err := s.seen.Until(ctx, func(now seen) bool { return len(now.over) >= n })
+	return slices.Clone(now.over), err
 }
 
 func (s *Server) behaviour(local netip.AddrPort) Behaviour {
@@ -546,26 +384,6 @@ func (s *Server) behaviour(local netip.AddrPort) Behaviour {
 		return s.Behave(local)
 	}
 	return s.Behaviour
-}
-
-// or is value, or preset where that is zero.
-func or[T comparable](value, preset T) T {
-	if value == *new(T) {
-		return preset
-	}
-	return value
-}
-
-// pause sleeps for d and reports whether it did so to the end, the server not being closed.
-func (s *Server) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.ctx.Done():
-		return false
-	}
 }
 
 // user finds a user by name.

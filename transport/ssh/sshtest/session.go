@@ -3,10 +3,8 @@
 package sshtest
 
 import (
-	"bytes"
 	"io"
 	"math"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"multirsh/transport"
+	"multirsh/transport/testserver"
 )
 
 // Exec is a command for [Server.Answer].
@@ -47,8 +46,8 @@ type session struct {
 	mu            sync.Mutex
 	rec           Session
 	started       bool
-	group         *group   // of the command; nil: none
-	master, slave *os.File // nil: no terminal
+	process       *testserver.Process // the command; nil: none runs
+	master, slave *os.File            // nil: no terminal
 }
 
 func newSession(x *conn, c ssh.Channel) *session {
@@ -137,7 +136,7 @@ func (c *session) openPty(payload []byte) bool {
 	if c.x.srv.Answer == nil {
 		var err error
 		if c.master, c.slave, err = openPty(size); err != nil {
-			c.x.srv.logf("%v: terminal: %v", c.x.rec.Client, err)
+			c.x.srv.core.Logf("%v: terminal: %v", c.x.rec.Client, err)
 			return false
 		}
 	}
@@ -155,8 +154,8 @@ func (c *session) signal(name string) {
 	case c.signals <- name:
 	default:
 	}
-	if sig, known := signals[name]; known && c.group != nil {
-		c.group.kill(sig)
+	if sig, known := signals[name]; known && c.process != nil {
+		c.process.Signal(sig)
 	}
 }
 
@@ -195,10 +194,10 @@ func (c *session) command(p *process, line string, reply func()) {
 	defer c.channel.Close()
 	switch b.Kind {
 	case flood:
-		writeLines(c.channel, math.MaxInt64)
+		testserver.WriteLines(c.channel, math.MaxInt64)
 		return
 	case huge:
-		writeLines(c.channel, b.N)
+		testserver.WriteLines(c.channel, b.N)
 	}
 	var ended transport.Status
 	drain := func() {} // returns when the output has ended
@@ -325,15 +324,7 @@ func (o *output) Write(p []byte) (int, error) {
 		o.to.Write(p[:(len(p)+1)/2])
 		return 0, o.c.x.misbehave()
 	case b.Kind == drip:
-		for i := range p {
-			if !o.c.x.srv.pause(b.Pause) {
-				return i, net.ErrClosed
-			}
-			if _, err := o.to.Write(p[i : i+1]); err != nil {
-				return i, err
-			}
-		}
-		return len(p), nil
+		return o.c.x.srv.core.Drip(o.to, p, b.Pause)
 	}
 	n, err := o.to.Write(p)
 	o.sent()
@@ -348,15 +339,5 @@ func (o *output) release() {
 		o.hold = false
 		o.to.Write(o.held)
 		o.held = nil
-	}
-}
-
-// writeLines writes n bytes in lines of 64.
-func writeLines(w io.Writer, n int64) {
-	chunk := bytes.Repeat(append(bytes.Repeat([]byte("x"), 63), '\n'), 512)
-	for ; n > 0; n -= int64(len(chunk)) {
-		if _, err := w.Write(chunk[:min(n, int64(len(chunk)))]); err != nil {
-			return
-		}
 	}
 }

@@ -1,19 +1,12 @@
 package sshtest
 
 import (
-	"bytes"
-	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// pollGone is the event of a peer that has shut down its side.
-const pollGone = unix.POLLRDHUP
 
 // The states of tcp_states.h that matter here.
 const (
@@ -38,69 +31,6 @@ func tcpState(c *net.TCPConn) (state uint8) {
 		}
 	})
 	return state
-}
-
-// pidfdProcessGroup is PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), Linux 6.9.
-const pidfdProcessGroup = 1 << 2
-
-// group is the process group of a command. It outlives the command when that leaves children behind, and then the number may in
-// time come to name another group; a pidfd never does.
-type group struct {
-	id    int
-	pidfd int // -1: the kernel has none
-	ended bool
-}
-
-func newGroup(attr *syscall.SysProcAttr) *group {
-	g := &group{pidfd: -1}
-	attr.PidFD = &g.pidfd
-	return g
-}
-
-// kill sends sig to all members, and returns ESRCH when there are none. Signal 0 only asks.
-func (g *group) kill(sig syscall.Signal) error {
-	if g.pidfd >= 0 {
-		if err := unix.PidfdSendSignal(g.pidfd, sig, nil, pidfdProcessGroup); err != unix.EINVAL {
-			return err
-		}
-		// The kernel is older than the flag.
-	}
-	return unix.Kill(-g.id, sig)
-}
-
-func (g *group) gone() bool { return g.kill(0) == unix.ESRCH }
-
-// dead reports whether a group that was killed has no member left. One that waits for init to take note of its death, as it may
-// for seconds, is none.
-func (g *group) dead() bool {
-	if g.gone() {
-		return true
-	}
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil || len(stats) == 0 {
-		return false
-	}
-	for _, name := range stats {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has just gone
-		}
-		// proc(5): pid (name) state ppid pgrp; the name may hold anything.
-		var state string
-		var ppid, pgrp int
-		_, err = fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &state, &ppid, &pgrp)
-		if err == nil && pgrp == g.id && state != "Z" && state != "X" {
-			return false
-		}
-	}
-	return true
-}
-
-func (g *group) release() {
-	if g.pidfd >= 0 {
-		unix.Close(g.pidfd)
-		g.pidfd = -1
-	}
 }
 
 // openPty opens a pseudo-terminal, see pty(7).

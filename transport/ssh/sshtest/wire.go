@@ -10,10 +10,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"multirsh/transport/testserver"
 )
 
 // wire is the TCP connection under the library, which it lets neither close nor wait as it likes: Close sends our end of file and
@@ -129,7 +128,7 @@ func (w *wire) finish(patience time.Duration) {
 	w.Close()
 	if w.holdOpen {
 		<-w.stop.Done()
-		w.abort()
+		w.Abort()
 		return
 	}
 	w.SetReadDeadline(time.Now().Add(patience))
@@ -141,8 +140,8 @@ func (w *wire) finish(patience time.Duration) {
 	w.TCPConn.Close()
 }
 
-// abort resets the connection.
-func (w *wire) abort() {
+// Abort resets the connection.
+func (w *wire) Abort() {
 	w.shut.Do(func() {
 		w.mu.Lock()
 		if w.first == "" {
@@ -158,39 +157,9 @@ func (w *wire) abort() {
 // freeze moves nothing any more, in either direction, until the client has closed or reset; then it resets.
 func (w *wire) freeze() {
 	w.frozen.Store(true)
-	w.SetReadDeadline(time.Unix(1, 0)) // the library's read returns, and stays in ours
-	w.waitGone()
-	w.abort()
-}
-
-// waitGone waits, without reading a byte, until the client has closed the connection (io.EOF) or reset it (ECONNRESET).
-func (w *wire) waitGone() {
-	raw, err := w.SyscallConn()
-	if err != nil {
-		return // we have closed it
-	}
-	end := io.EOF
-	for {
-		err = raw.Read(func(fd uintptr) bool { // not before the library's read has returned
-			p := []unix.PollFd{{Fd: int32(fd), Events: pollGone}}
-			if n, err := unix.Poll(p, 0); n <= 0 || err != nil {
-				return false // the poller calls again at the next event
-			}
-			if p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
-				if code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 && code != int(unix.EPIPE) { // a reset behind its end of file
-					end = os.NewSyscallError("poll", syscall.Errno(code))
-				}
-			}
-			return p[0].Revents&(pollGone|unix.POLLERR|unix.POLLHUP) != 0
-		})
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			break
-		}
-		w.SetReadDeadline(time.Time{})
-	}
-	if err == nil {
-		w.saw(end)
-	}
+	w.SetReadDeadline(time.Unix(1, 0))    // the library's read returns, and stays in ours
+	w.saw(testserver.WaitGone(w.TCPConn)) // not before the library's read has returned
+	w.Abort()
 }
 
 // say writes a line past the library.
