@@ -16,7 +16,7 @@ type console struct {
 	lines    output.Lines
 	progress output.Progress
 	summary  output.Summary
-	stderr   io.Writer
+	stderr   output.Stream
 	total    int
 	retries  func() int // connections tried again, when the run is over
 	quiet    bool
@@ -24,20 +24,19 @@ type console struct {
 }
 
 func (e *env) console(c *config, total int, retries func() int) *console {
-	width := 0
+	stderr := output.Stream{W: e.Stderr}
 	if file, is := terminal(e.Stderr); is {
 		if columns, _, err := term.GetSize(int(file.Fd())); err == nil {
-			width = columns
+			stderr.Width = columns
 		}
 	}
 	return &console{
-		lines:    output.Lines{Stdout: e.Stdout, Stderr: e.Stderr, NoLabels: c.noLabels, Quiet: c.quiet},
-		progress: output.Progress{Width: width},
-		summary:  output.Summary{W: e.Stderr, Width: width},
-		stderr:   e.Stderr,
-		total:    total,
-		retries:  retries,
-		quiet:    c.quiet,
+		lines:   output.Lines{Stdout: output.Stream{W: e.Stdout}, Stderr: stderr, NoLabels: c.noLabels, Quiet: c.quiet},
+		summary: output.Summary{Stream: stderr},
+		stderr:  stderr,
+		total:   total,
+		retries: retries,
+		quiet:   c.quiet,
 	}
 }
 
@@ -66,9 +65,9 @@ func (s *console) Close() error {
 	switch n := s.retries(); n {
 	case 0:
 	case 1:
-		_, err = io.WriteString(s.stderr, "1 connection was tried again: a server had dropped it\n")
+		_, err = io.WriteString(s.stderr.W, "1 connection was tried again: a server had dropped it\n")
 	default:
-		_, err = fmt.Fprintf(s.stderr, "%d connections were tried again: servers had dropped them\n", n)
+		_, err = fmt.Fprintf(s.stderr.W, "%d connections were tried again: servers had dropped them\n", n)
 	}
 	return err
 }
@@ -76,5 +75,5 @@ func (s *console) Close() error {
 // status shows how far the run is. Where that cannot be written there is nobody to tell.
 func (s *console) status(now time.Time) {
 	s.progress.Status(s.stderr, now, s.total)
-	io.WriteString(s.stderr, "Ctrl-C again within a second stops\n")
+	io.WriteString(s.stderr.W, "Ctrl-C again within a second stops\n")
 }

@@ -90,7 +90,7 @@ func TestDiffModel(t *testing.T) {
 			b = strings.TrimSuffix(b, "\n")
 		}
 		var got bytes.Buffer
-		feed(t, &Fold{W: &got, Diff: true}, output(runner.Stdout, 1, a), output(runner.Stdout, 2, a), output(runner.Stdout, 3, b), ok(1), ok(2), ok(3))
+		feed(t, &Fold{Stream: Stream{W: &got}, Diff: true}, output(runner.Stdout, 1, a), output(runner.Stdout, 2, a), output(runner.Stdout, 3, b), ok(1), ok(2), ok(3))
 		if a == "" || b == "" || a == b {
 			continue
 		}
@@ -110,7 +110,7 @@ func TestDiffModel(t *testing.T) {
 
 func TestDiffTooLarge(t *testing.T) {
 	var got bytes.Buffer
-	f := &Fold{W: &got, Diff: true}
+	f := &Fold{Stream: Stream{W: &got}, Diff: true}
 	large := strings.Repeat("x\n", maxCompared/2+1)
 	feed(t, f, output(runner.Stdout, 1, "small\n"), output(runner.Stdout, 2, "small\n"), output(runner.Stdout, 3, large), ok(1), ok(2), ok(3))
 	want := foldRule + "node[001-002] (2)\n" + foldRule + "small\n" + foldRule + "node003 (1): too large to be compared\n" + foldRule + large
@@ -136,7 +136,7 @@ func BenchmarkDiff(b *testing.B) {
 				texts = append(texts, strings.Join(other, ""))
 			}
 			for b.Loop() {
-				f := &Fold{W: &bytes.Buffer{}, Diff: true}
+				f := &Fold{Stream: Stream{W: &bytes.Buffer{}}, Diff: true}
 				for i, text := range append(texts, texts[0]) {
 					f.Event(output(runner.Stdout, i, text))
 					f.Event(ok(i))

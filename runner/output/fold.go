@@ -35,9 +35,7 @@ import (
 // Outputs are kept as described at store: each once, also while it comes in, and past Memory in a file without a name in TempDir. If that file cannot be
 // written, Event fails with an error that names it and the cause, and Close shows what there is.
 type Fold struct {
-	W         io.Writer
-	Width     int       // columns of the terminal that W is, for headers; 0: it is none, and no line is wrapped
-	Escape    bool      // control characters in outputs are shown as text
+	Stream
 	Stderr    bool      // standard error is part of a host's output, in the order it came, line by line; else it is not looked at
 	Normalize Normalize // what may differ; the group's first host is shown then, and the header says in what others differ
 	Diff      bool      // the largest group is shown in full, of others the differences to it

@@ -88,9 +88,9 @@ func TestFoldViews(t *testing.T) {
 		events []runner.Event
 	}{
 		{"fold.txt", Fold{}, kernels()},
-		{"fold-terminal.txt", Fold{Width: 40, Escape: true}, kernels()},
+		{"fold-terminal.txt", Fold{Stream: Stream{Width: 40, Escape: true}}, kernels()},
 		{"fold-stderr.txt", Fold{Stderr: true}, kernels()},
-		{"fold-diff.txt", Fold{Diff: true, Width: 80, Escape: true}, kernels()},
+		{"fold-diff.txt", Fold{Stream: Stream{Width: 80, Escape: true}, Diff: true}, kernels()},
 		{"fold-normalize.txt", Fold{Normalize: all}, disregarded()},
 		{"fold-normalize-diff.txt", Fold{Normalize: all, Diff: true}, disregarded()},
 		{"fold-regexp.txt", Fold{Normalize: Normalize{Host: true, Time: true, IP: true, Regexps: []*Regexp{mustRegexp(t, "s/pid=[0-9]+/pid/"), mustRegexp(t, `s|load .*||`)}}}, disregarded()},
@@ -103,7 +103,7 @@ func TestFoldViews(t *testing.T) {
 			inMemory := got.String()
 
 			got.Reset() // the same with all of it on disk
-			tt.fold = Fold{W: &got, Width: tt.fold.Width, Escape: tt.fold.Escape, Stderr: tt.fold.Stderr, Normalize: tt.fold.Normalize, Diff: tt.fold.Diff, Memory: 1, TempDir: t.TempDir()}
+			tt.fold = Fold{Stream: Stream{W: &got, Width: tt.fold.Width, Escape: tt.fold.Escape}, Stderr: tt.fold.Stderr, Normalize: tt.fold.Normalize, Diff: tt.fold.Diff, Memory: 1, TempDir: t.TempDir()}
 			feed(t, &tt.fold, tt.events...)
 			if got.String() != inMemory {
 				t.Errorf("from disk it is\n%s", got.String())
@@ -114,8 +114,8 @@ func TestFoldViews(t *testing.T) {
 
 func TestFoldNothing(t *testing.T) {
 	var got bytes.Buffer
-	feed(t, &Fold{W: &got})
-	feed(t, &Fold{W: &got}, finish(1, runner.Result{Outcome: runner.Skipped, Err: runner.ErrFailFast}))
+	feed(t, &Fold{Stream: Stream{W: &got}})
+	feed(t, &Fold{Stream: Stream{W: &got}}, finish(1, runner.Result{Outcome: runner.Skipped, Err: runner.ErrFailFast}))
 	if got.Len() > 0 {
 		t.Errorf("%q", got.String())
 	}
@@ -124,7 +124,7 @@ func TestFoldNothing(t *testing.T) {
 // TestFoldDiffering: the header names what was replaced in the group's hosts, not in others before them.
 func TestFoldDiffering(t *testing.T) {
 	var got bytes.Buffer
-	feed(t, &Fold{W: &got, Normalize: Normalize{Host: true, Num: true}},
+	feed(t, &Fold{Stream: Stream{W: &got}, Normalize: Normalize{Host: true, Num: true}},
 		output(runner.Stdout, 2, "17\n"), output(runner.Stdout, 1, "I am node001\n"), ok(1), output(runner.Stdout, 3, "18\n"), ok(2), ok(3),
 		output(runner.Stdout, 4, "same 5 4\n"), output(runner.Stdout, 5, "same 5 4\n"), ok(5), ok(4))
 	want := foldRule + "node[002-003] (2): differing only in num\n" + foldRule + "17\n" +
@@ -139,7 +139,7 @@ func TestFoldDiffering(t *testing.T) {
 func TestFoldReplay(t *testing.T) {
 	views := func(w io.Writer) runner.Sink {
 		all := Normalize{Host: true, IP: true, Time: true, Num: true}
-		return Tee(&Fold{W: w, Stderr: true}, &Fold{W: w, Normalize: all, Diff: true, Escape: true, Width: 80}, &FoldLive{W: w, Stderr: true})
+		return Tee(&Fold{Stream: Stream{W: w}, Stderr: true}, &Fold{Stream: Stream{W: w, Escape: true, Width: 80}, Normalize: all, Diff: true}, &FoldLive{Stream: Stream{W: w}, Stderr: true})
 	}
 	for _, events := range [][]runner.Event{started(kernels()), waves(), started(disregarded())} {
 		var live, again bytes.Buffer

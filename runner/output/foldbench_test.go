@@ -51,7 +51,7 @@ func BenchmarkFold(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				f := &Fold{W: io.Discard, Stderr: bench.fold.Stderr, Diff: bench.fold.Diff, Normalize: bench.fold.Normalize, Memory: bench.fold.Memory, TempDir: bench.fold.TempDir}
+				f := &Fold{Stream: Stream{W: io.Discard}, Stderr: bench.fold.Stderr, Diff: bench.fold.Diff, Normalize: bench.fold.Normalize, Memory: bench.fold.Memory, TempDir: bench.fold.TempDir}
 				for from := 0; from < hosts; from += fanout {
 					batch := starts[from:min(hosts, from+fanout)]
 					if bench.lines {
@@ -96,7 +96,7 @@ func BenchmarkFoldEqual(b *testing.B) {
 				var before, after runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&before)
-				f := &Fold{W: io.Discard, Normalize: bench.norm}
+				f := &Fold{Stream: Stream{W: io.Discard}, Normalize: bench.norm}
 				for from := 0; from < hosts; from += bench.fanout {
 					to := min(hosts, from+bench.fanout)
 					for half := range 2 {
@@ -131,7 +131,7 @@ func BenchmarkFoldBytes(b *testing.B) {
 			data := bytes.Repeat([]byte("some text that is long enough to be a line of some output......\n"), 1000)
 			b.SetBytes(int64(hosts * events * len(data)))
 			for b.Loop() {
-				f := &Fold{W: io.Discard, Memory: bench.memory, TempDir: b.TempDir()}
+				f := &Fold{Stream: Stream{W: io.Discard}, Memory: bench.memory, TempDir: b.TempDir()}
 				for i := range events {
 					for seq := range hosts {
 						if data[0] = 'a'; !bench.same {

@@ -30,10 +30,8 @@ import (
 // With Normalize lines may be told as one that differ in what is disregarded: then a ~ follows the names, and the line is that of the host
 // that is first in the run.
 type FoldLive struct {
-	W         io.Writer
+	Stream              // names that take more than half of a terminal's width have lines of their own
 	Notices   io.Writer // told of lines that were broken; nil: nobody is
-	Width     int       // columns of the terminal that W is: names that take more than half of it have lines of their own; 0: it is none
-	Escape    bool      // control characters in lines are shown as text
 	Stderr    bool      // lines of standard error are taken as well; else they are not looked at
 	Normalize Normalize
 	Memory    int64 // bytes, 0: DefaultFoldMemory

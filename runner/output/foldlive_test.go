@@ -59,7 +59,7 @@ func TestFoldLiveViews(t *testing.T) {
 		events []runner.Event
 	}{
 		{"foldlive.txt", FoldLive{}, waves()},
-		{"foldlive-terminal.txt", FoldLive{Width: 30, Escape: true, Stderr: true}, waves()},
+		{"foldlive-terminal.txt", FoldLive{Stream: Stream{Width: 30, Escape: true}, Stderr: true}, waves()},
 		{"foldlive-normalize.txt", FoldLive{Normalize: Normalize{Host: true, IP: true, Time: true, Num: true}}, started(disregarded())},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -155,7 +155,7 @@ func TestFoldLiveModel(t *testing.T) {
 		for range n {
 			m.hosts = append(m.hosts, new(modelHost))
 		}
-		f := &FoldLive{W: m}
+		f := &FoldLive{Stream: Stream{W: m}}
 		if r.IntN(3) == 0 {
 			f.Normalize.Num = true
 		}
@@ -221,10 +221,10 @@ func TestFoldLiveAhead(t *testing.T) {
 	const limit = 1 << 20
 	var notices bytes.Buffer
 	counted := 0
-	f := &FoldLive{Memory: limit, Notices: &notices, W: writerFunc(func(p []byte) (int, error) {
+	f := &FoldLive{Stream: Stream{W: writerFunc(func(p []byte) (int, error) {
 		counted += len(p)
 		return len(p), nil
-	})}
+	})}, Memory: limit, Notices: &notices}
 	for seq := range 3 {
 		if err := f.Event(start(seq)); err != nil {
 			t.Fatal(err)
@@ -262,7 +262,7 @@ func BenchmarkFoldLive(b *testing.B) {
 	texts := twentyLines(10)
 	b.ReportAllocs()
 	for b.Loop() {
-		f := &FoldLive{W: io.Discard}
+		f := &FoldLive{Stream: Stream{W: io.Discard}}
 		for from := 0; from < hosts; from += fanout {
 			to := min(hosts, from+fanout)
 			for i := from; i < to; i++ {

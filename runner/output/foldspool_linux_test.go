@@ -23,7 +23,7 @@ func TestFoldDiskFull(t *testing.T) {
 		}
 	})
 	var got bytes.Buffer
-	f := &Fold{W: &got, Memory: 64 << 10, TempDir: dir}
+	f := &Fold{Stream: Stream{W: &got}, Memory: 64 << 10, TempDir: dir}
 	var failed error
 	line, sent := "", 0
 	for i := range 1000 {

@@ -62,7 +62,7 @@ func TestFoldMemory(t *testing.T) {
 func TestFoldEqual(t *testing.T) {
 	const hosts = 100_000
 	var got bytes.Buffer
-	f := &Fold{W: &got, Stderr: true}
+	f := &Fold{Stream: Stream{W: &got}, Stderr: true}
 	line := strings.Repeat("x", 511) + "\n"
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -97,7 +97,7 @@ func feedOne(tb testing.TB, s runner.Sink, e runner.Event) {
 
 // TestFoldDiskReused: outputs that are equal to others when normalised are not kept, and their room on disk serves the next.
 func TestFoldDiskReused(t *testing.T) {
-	f := &Fold{W: io.Discard, Memory: 1 << 20, TempDir: t.TempDir(), Normalize: Normalize{Num: true}}
+	f := &Fold{Stream: Stream{W: io.Discard}, Memory: 1 << 20, TempDir: t.TempDir(), Normalize: Normalize{Num: true}}
 	for seq := range 15 {
 		for range 10 {
 			feedOne(t, f, output(runner.Stdout, seq, string(bytes.Repeat([]byte{byte('0' + seq%10), byte('0' + seq/10), '\n'}, pieceSize))))
@@ -126,7 +126,7 @@ func TestFoldDiskReused(t *testing.T) {
 func TestFoldNoSpool(t *testing.T) {
 	var got bytes.Buffer
 	missing := filepath.Join(t.TempDir(), "missing")
-	f := &Fold{W: &got, Memory: 1000, TempDir: missing, Normalize: Normalize{Num: true}, Stderr: true}
+	f := &Fold{Stream: Stream{W: &got}, Memory: 1000, TempDir: missing, Normalize: Normalize{Num: true}, Stderr: true}
 	feedOne(t, f, output(runner.Stdout, 1, "done\n"))
 	feedOne(t, f, ok(1))
 	feedOne(t, f, output(runner.Stdout, 3, "half a line"))

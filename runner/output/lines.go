@@ -2,7 +2,6 @@ package output
 
 import (
 	"bytes"
-	"io"
 
 	"multirsh/runner"
 )
@@ -11,13 +10,12 @@ import (
 // its standard error goes to Stderr, labelled too, and so does one line for each host that was tried and was not ok, when it ends.
 //
 // Host names and errors never hold what a terminal obeys. A line is never broken or cut, however long it is, and changed only by
-// Escape, whatever its bytes: it waits, in memory, until its newline
+// Stream.Escape, whatever its bytes: it waits, in memory, until its newline
 // has come, and goes out in one Write together with the other whole lines of the event. The last line of a host gets
 // its newline if it has none.
 type Lines struct {
-	Stdout, Stderr io.Writer
+	Stdout, Stderr Stream
 	NoLabels       bool // lines alone
-	Escape         bool // for terminals: what one would obey is shown as text, see appendEscaped
 	Quiet          bool // only what the commands write, nothing about how hosts ended
 
 	unfinished map[channel][]byte // label and begin of a line, of those that have one
@@ -55,7 +53,7 @@ func (l *Lines) Event(e runner.Event) error {
 // Close implements [runner.Sink]. There is nothing left to do: each host's end has been written at its Finish.
 func (l *Lines) Close() error { return nil }
 
-func (l *Lines) output(w io.Writer, e runner.Event) error {
+func (l *Lines) output(w Stream, e runner.Event) error {
 	ch := channel{e.Seq, e.Kind}
 	held, began := l.unfinished[ch]
 	l.setLabel(e)
@@ -105,15 +103,15 @@ func (l *Lines) output(w io.Writer, e runner.Event) error {
 }
 
 // write writes whole lines, escaped if they are to be.
-func (l *Lines) write(w io.Writer, lines []byte) error {
-	if l.Escape {
+func (l *Lines) write(w Stream, lines []byte) error {
+	if w.Escape {
 		l.escaped = appendEscaped(l.escaped[:0], lines)
 		lines = l.escaped
 		if cap(l.escaped) > keepBatch {
 			l.escaped = nil
 		}
 	}
-	_, err := w.Write(lines)
+	_, err := w.W.Write(lines)
 	return err
 }
 
@@ -149,7 +147,7 @@ func (l *Lines) release(buf []byte) {
 func (l *Lines) finish(e runner.Event) error {
 	for _, out := range [...]struct {
 		kind runner.Kind
-		w    io.Writer
+		w    Stream
 	}{{runner.Stdout, l.Stdout}, {runner.Stderr, l.Stderr}} {
 		ch := channel{e.Seq, out.kind}
 		held, began := l.unfinished[ch]
@@ -169,7 +167,7 @@ func (l *Lines) finish(e runner.Event) error {
 		if r.Err != nil {
 			notice += ": " + sentence(r.Err)
 		}
-		_, err := l.Stderr.Write(appendEscaped(nil, []byte(notice+"\n")))
+		_, err := l.Stderr.W.Write(appendEscaped(nil, []byte(notice+"\n")))
 		return err
 	}
 	return nil

@@ -55,7 +55,7 @@ func FuzzLines(f *testing.F) {
 		if labels {
 			out.labels = [2]string{"node001: ", "node002: "}
 		}
-		l := &Lines{Stdout: out, Stderr: out, NoLabels: !labels}
+		l := &Lines{Stdout: Stream{W: out}, Stderr: Stream{W: out}, NoLabels: !labels}
 		var at [2]int
 		for i := 0; at[0] < len(data) || at[1] < len(data); i++ {
 			size := len(data)
@@ -96,7 +96,7 @@ func FuzzLines(f *testing.F) {
 
 func TestLongLine(t *testing.T) {
 	out := &whole{tb: t, labels: [2]string{"node001: ", "node001: "}}
-	l := &Lines{Stdout: out}
+	l := &Lines{Stdout: Stream{W: out}}
 	data := bytes.Repeat([]byte("\x00\xff x"), 2_500_000)
 	for piece := data; len(piece) > 0; {
 		n := min(65536, len(piece))
@@ -115,7 +115,7 @@ func TestLongLine(t *testing.T) {
 // TestMemory has 100,000 hosts talk and end, and looks at what is still remembered.
 func TestMemory(t *testing.T) {
 	const hosts = 100_000
-	l, s, p := &Lines{Stdout: io.Discard, Stderr: io.Discard}, &Summary{W: io.Discard}, &Progress{}
+	l, s, p := &Lines{Stdout: Stream{W: io.Discard}, Stderr: Stream{W: io.Discard}}, &Summary{Stream: Stream{W: io.Discard}}, &Progress{}
 	sink := Tee(l, s, p)
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -143,7 +143,7 @@ func TestMemory(t *testing.T) {
 
 // TestNoAllocation: a steady stream of lines costs no garbage, unfinished ones included.
 func TestNoAllocation(t *testing.T) {
-	l := &Lines{Stdout: io.Discard, Stderr: io.Discard}
+	l := &Lines{Stdout: Stream{W: io.Discard}, Stderr: Stream{W: io.Discard}}
 	e := output(runner.Stdout, 1, "half\nwhole\nha")
 	l.Event(e)
 	if n := testing.AllocsPerRun(1000, func() { l.Event(e) }); n != 0 {
@@ -173,7 +173,7 @@ func BenchmarkLines(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			line := strings.Repeat("x", bench.line-1) + "\n"
 			data := []byte(strings.Repeat(line, (16<<20)/len(line)))
-			l := &Lines{Stdout: null, Stderr: null, NoLabels: bench.bare}
+			l := &Lines{Stdout: Stream{W: null}, Stderr: Stream{W: null}, NoLabels: bench.bare}
 			b.SetBytes(int64(len(data)))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -199,7 +199,7 @@ func BenchmarkSummary(b *testing.B) {
 		events[i].Host.Name = fmt.Sprintf("node%06d", i)
 	}
 	for b.Loop() {
-		s := &Summary{W: io.Discard}
+		s := &Summary{Stream: Stream{W: io.Discard}}
 		for _, e := range events {
 			s.Event(e)
 		}
@@ -219,7 +219,7 @@ func TestLinesEscape(t *testing.T) {
 		{true, true, "^[[2Jé\n\\x9b\n"},
 	} {
 		var out bytes.Buffer
-		l := &Lines{Stdout: &out, Stderr: &out, Escape: tt.escape, NoLabels: tt.noLabels, Quiet: true}
+		l := &Lines{Stdout: Stream{W: &out, Escape: tt.escape}, Stderr: Stream{W: &out, Escape: tt.escape}, NoLabels: tt.noLabels, Quiet: true}
 		host := transport.Host{Name: "a\x1b"}
 		for _, data := range []string{"\x1b[2J\xc3", "\xa9\r", "\n\x9b"} { // pieces cut within a rune and a line's end
 			if err := l.Event(runner.Event{Kind: runner.Stdout, Host: host, Data: []byte(data)}); err != nil {

@@ -15,8 +15,6 @@ import (
 
 // Progress knows which hosts are running and since when.
 type Progress struct {
-	Width int // columns of the terminal that Status writes to; 0: none, and no line is cut
-
 	running  map[int]running // by Seq
 	done     int
 	outcomes map[runner.Outcome]int
@@ -55,7 +53,7 @@ func (p *Progress) Close() error { return nil }
 //	312 of 640 hosts done (310 ok, 2 exit), 64 running, 264 waiting
 //	running 4m12s (1): node017
 //	running 3s (63): node[313-375]
-func (p *Progress) Status(w io.Writer, now time.Time, total int) error {
+func (p *Progress) Status(w Stream, now time.Time, total int) error {
 	var b strings.Builder
 	if total > 0 {
 		fmt.Fprintf(&b, "%d of %s done", p.done, number(total, "host"))
@@ -84,8 +82,8 @@ func (p *Progress) Status(w io.Writer, now time.Time, total int) error {
 		}
 		names := ages[age]
 		left -= len(names)
-		fmt.Fprintln(&b, wrap(fmt.Sprintf("running %v (%d): %s", age, len(names), hostlist.Fold(slices.Values(names))), p.Width, 1))
+		fmt.Fprintln(&b, wrap(fmt.Sprintf("running %v (%d): %s", age, len(names), hostlist.Fold(slices.Values(names))), w.Width, 1))
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w.W, b.String())
 	return err
 }

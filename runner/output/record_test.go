@@ -86,7 +86,7 @@ func TestReplayIsTheRun(t *testing.T) {
 	text := record(t, run, list...)
 	var live, again terminal
 	views := func(to *terminal) runner.Sink {
-		return Tee(&Lines{Stdout: to.stream("1 "), Stderr: to.stream("2 ")}, &Summary{W: to.stream("2 ")})
+		return Tee(&Lines{Stdout: Stream{W: to.stream("1 ")}, Stderr: Stream{W: to.stream("2 ")}}, &Summary{Stream: Stream{W: to.stream("2 ")}})
 	}
 	feed(t, views(&live), list...)
 	gotRun, err := Replay(strings.NewReader(text), views(&again), func(line int, why error) { t.Errorf("line %d: %v", line, why) })
@@ -264,7 +264,7 @@ func TestReplayRefuses(t *testing.T) {
 	if _, err := Replay(io.MultiReader(strings.NewReader(text[:200]), failing{broken}), &events{}, never); !errors.Is(err, broken) {
 		t.Errorf("a reader that breaks: %v", err)
 	}
-	full := &Lines{Stdout: writerFunc(func([]byte) (int, error) { return 0, broken }), Stderr: io.Discard}
+	full := &Lines{Stdout: Stream{W: writerFunc(func([]byte) (int, error) { return 0, broken })}, Stderr: Stream{W: io.Discard}}
 	if _, err := Replay(strings.NewReader(text), full, never); !errors.Is(err, broken) || !errors.As(err, new(*runner.SinkError)) {
 		t.Errorf("a sink that breaks: %v", err)
 	}

@@ -35,7 +35,7 @@ import (
 // Lines of the record that cannot be used are reported to damaged as by [Replay], and counted in the page. Errors are those of Replay and of w.
 func WriteReport(w io.Writer, record io.Reader, damaged func(line int, why error)) error {
 	r := &report{index: map[int]int{}, endings: map[ending]int{}, errors: map[string]int{}, labels: map[string]int{}}
-	r.fold = Fold{W: io.Discard, Stderr: true}
+	r.fold = Fold{Stream: Stream{W: io.Discard}, Stderr: true}
 	r.fold.begin()
 	defer r.fold.store.close()
 	run, err := Replay(record, r, func(line int, why error) {

@@ -2,7 +2,6 @@ package output
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -28,8 +27,7 @@ import (
 //
 // A run of one host has no such text where [Lines] has said it all, unless a child was left running.
 type Summary struct {
-	W      io.Writer
-	Width  int  // columns of the terminal that W is; 0: it is none, and no line is wrapped or cut
+	Stream
 	JSON   bool // one line instead, the same as the last of a record; of a run of any size
 	Errors bool // the texts of all errors, since no Lines tells any; else of those that more than maxTold hosts had
 

@@ -181,7 +181,7 @@ func TestErrorKinds(t *testing.T) {
 func TestSummaryJSON(t *testing.T) {
 	list := append(timed(), took(20, time.Millisecond, time.Minute))
 	var b strings.Builder
-	feed(t, &Summary{W: &b, JSON: true, Width: 20}, list...)
+	feed(t, &Summary{Stream: Stream{W: &b, Width: 20}, JSON: true}, list...)
 	lines := strings.SplitAfter(strings.TrimSuffix(record(t, Run{}, list...), "\n"), "\n")
 	if diff := cmp.Diff(lines[len(lines)-1]+"\n", b.String()); diff != "" {
 		t.Errorf("-record +summary:\n%s", diff)
@@ -200,7 +200,7 @@ func TestSummaryJSON(t *testing.T) {
 	golden(t, "summary.json", indented.String())
 
 	b.Reset()
-	feed(t, &Summary{W: &b, JSON: true})
+	feed(t, &Summary{Stream: Stream{W: &b}, JSON: true})
 	if want := `{"type":"summary","hosts":0,"outcomes":{},"seconds":0}` + "\n"; b.String() != want {
 		t.Errorf("of no hosts: %s, want %s", b.String(), want)
 	}
@@ -234,7 +234,7 @@ func TestSummaryText(t *testing.T) {
 	left.Result.Status.Background = true
 	list = append(list, left, finish(401, runner.Result{Outcome: runner.Cancelled, Err: errors.New("interrupted")}))
 	var b strings.Builder
-	for _, s := range []Summary{{}, {Errors: true}, {Width: 60}} {
+	for _, s := range []Summary{{}, {Errors: true}, {Stream: Stream{Width: 60}}} {
 		s.W = &b
 		feed(t, &s, list...)
 		b.WriteByte('\n')
