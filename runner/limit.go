@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -26,23 +27,31 @@ const (
 	mostPassed = 16
 )
 
-// turns decides whose turn it is: hosts go in order, but for those set aside because a limit of theirs is full. They go before all later ones
-// as soon as all of their limits have room, the one that has waited longest first. All of it is in the hands of one goroutine, that of pull.
+// turns decides whose turn it is: hosts go in order, but for those set aside because a limit of theirs is full, and those that have failed and
+// are tried again. They go before all later ones as soon as all of their limits have room, the one that has waited longest first. All of
+// it is in the hands of one goroutine, that of pull.
 //
-//	hosts ──► admit ──► start, in a slot ──► ended ──► await: room in its limits, a free slot
-//	             └────► aside, by class ──────────────────┘ go first
+//	hosts ──► admit ──► start, in a slot, not before its time ──► ended ──► await: room in its limits, a free slot
+//	             │                                                  │         ▲ go first
+//	             ├────► aside, by class ────────────────────────────┼─────────┘
+//	             │         ▲ when it is time                        │
+//	             │       later, in no slot ◄── to be tried again ───┘
 type turns struct {
 	*run
 	group   errgroup.Group
-	slots   int         // free ones
-	running int         // hosts
-	ended   chan *class // a host of it, when its slot is free again
+	slots   int        // free ones
+	running int        // hosts
+	ended   chan *task // when its slot is free again
+	pace    pacer
+	later   retries
+	timer   *time.Timer // nil: none was needed yet
 
 	unlimited class
 	classes   map[string]*class // those that have hosts
 	keys      map[string]*key
 	id        []byte // of a class, on its way into classes
 	aside     int    // hosts
+	arrivals  int    // hosts ever set aside
 	oldest    *class // whose first host has been set aside for longest; nil: none is
 	given     []int  // what oldest's keys had given when it became the oldest
 }
@@ -71,24 +80,27 @@ type key struct {
 
 // place is a host's in the run.
 type place struct {
-	seq  int
-	host transport.Host
+	seq     int
+	arrival int // among those set aside
+	host    transport.Host
+	last    *Result // of the try before; nil: there was none
 }
 
 func (x *run) newTurns() *turns {
 	return &turns{
-		run: x, slots: positive(x.Fanout, DefaultFanout), ended: make(chan *class),
+		run: x, slots: positive(x.Fanout, DefaultFanout), ended: make(chan *task),
+		pace:    pacer{interval: x.Rate.Interval(), delay: x.Delay},
 		classes: map[string]*class{}, keys: map[string]*key{},
 	}
 }
 
-// admit starts a host or sets it aside, once it can be said which: when there is a slot for it. A stopped run has neither.
+// admit starts a host or sets it aside, once it can be said which: when one may start. A run that has ended has neither.
 func (q *turns) admit(p place) {
 	c := q.class(p.host)
 	c.hosts++
-	for q.soft.Err() == nil {
+	for q.halt.Err() == nil {
 		switch {
-		case q.slots == 0:
+		case !q.free() || len(q.later) >= mostAside:
 		case q.fits(c):
 			q.start(c, p)
 			return
@@ -102,31 +114,48 @@ func (q *turns) admit(p place) {
 	q.newTask(p).never()
 }
 
-// finish sees all hosts to their end.
-func (q *turns) finish() {
-	for q.aside > 0 && q.soft.Err() == nil {
+// settle waits until all hosts so far have ended, and says whether the run then goes on.
+func (q *turns) settle() bool {
+	for q.running+q.aside+len(q.later) > 0 && q.halt.Err() == nil {
 		q.await()
 	}
+	return q.halt.Err() == nil
+}
+
+// finish sees all hosts to their end.
+func (q *turns) finish() {
+	q.settle()
 	q.never()
 	for q.running > 0 {
 		q.release(<-q.ended)
+		q.never() // if it was to be tried again, decided before the run's end
 	}
 	q.group.Wait()
 }
 
-// await waits until a host has ended and starts those set aside that can go now. It returns at the end of the run's time, too.
+// free tells whether a host may start now, as far as its limits allow.
+func (q *turns) free() bool { return q.slots > 0 && q.pace.ready() }
+
+// await waits until a host has ended or it is time for another, and starts those set aside that can go now. It returns at the end of the run's
+// time, too.
 func (q *turns) await() {
 	select {
-	case c := <-q.ended:
-		q.release(c)
-	case <-q.soft.Done():
+	case t := <-q.ended:
+		q.release(t)
+	case <-q.alarm():
+	case <-q.halt.Done():
 	}
-	for q.slots > 0 && q.soft.Err() == nil {
+	for len(q.later) > 0 && time.Until(q.later[0].due) <= 0 {
+		r := q.later.pop()
+		q.setAside(r.class, r.place)
+	}
+	for q.aside > 0 && q.free() && q.halt.Err() == nil {
 		c := q.next()
 		if c == nil {
 			return
 		}
 		p := c.aside[0]
+		c.aside[0] = place{}
 		c.aside = c.aside[1:]
 		q.aside--
 		if c == q.oldest {
@@ -136,17 +165,43 @@ func (q *turns) await() {
 	}
 }
 
-// never gives those set aside their results when they will not be started.
+// alarm rings when the pace allows another host, or the next try of one is due. Without a slot neither matters.
+func (q *turns) alarm() <-chan time.Time {
+	if q.slots == 0 {
+		return nil
+	}
+	wait := q.pace.left()
+	if len(q.later) > 0 {
+		if due := max(1, time.Until(q.later[0].due)); wait == 0 || due < wait {
+			wait = due
+		}
+	}
+	if wait == 0 {
+		return nil
+	}
+	if q.timer == nil {
+		q.timer = time.NewTimer(wait)
+	} else {
+		q.timer.Reset(wait)
+	}
+	return q.timer.C
+}
+
+// never gives those that wait their results when they will not be started.
 func (q *turns) never() {
-	if q.aside == 0 {
+	if q.aside+len(q.later) == 0 {
 		return
 	}
-	var all []place
+	all := q.unlimited.aside
+	q.unlimited.aside = nil
 	for _, c := range q.classes {
 		all = append(all, c.aside...)
 		c.aside = nil
 	}
-	q.aside, q.oldest = 0, nil
+	for _, r := range q.later {
+		all = append(all, r.place)
+	}
+	q.aside, q.oldest, q.later = 0, nil, nil
 	slices.SortFunc(all, func(a, b place) int { return cmp.Compare(a.seq, b.seq) })
 	for _, p := range all {
 		q.newTask(p).never()
@@ -160,20 +215,28 @@ func (q *turns) start(c *class, p place) {
 	}
 	q.slots--
 	q.running++
+	q.pace.started()
 	t := q.newTask(p)
+	t.class = c
 	q.group.Go(func() error {
 		t.host()
-		q.ended <- c
+		q.ended <- t
 		return nil
 	})
 }
 
 // release gives back what a host has held.
-func (q *turns) release(c *class) {
+func (q *turns) release(t *task) {
+	c := t.class
 	q.slots++
 	q.running--
 	for _, l := range c.limits {
 		l.running--
+	}
+	if t.again {
+		last := t.result // the task itself is far larger
+		q.later.push(retry{last.Ended.Add(q.Retry.after(last.Tries)), c, place{seq: t.Seq, host: t.Host, last: &last}})
+		return
 	}
 	if c.hosts--; c.hosts > 0 {
 		return
@@ -187,9 +250,11 @@ func (q *turns) release(c *class) {
 }
 
 func (q *turns) setAside(c *class, p place) {
+	p.arrival = q.arrivals
+	q.arrivals++
 	c.aside = append(c.aside, p)
 	q.aside++
-	if q.oldest == nil {
+	if q.oldest == nil && c != &q.unlimited {
 		q.findOldest()
 	}
 }
@@ -274,6 +339,9 @@ func (q *turns) next() (next *class) {
 	if q.aside == 0 {
 		return nil
 	}
+	if len(q.unlimited.aside) > 0 {
+		next = &q.unlimited
+	}
 	for _, c := range q.classes {
 		if len(c.aside) > 0 && c.before(next) && q.fits(c) {
 			next = c
@@ -298,5 +366,5 @@ func (q *turns) findOldest() {
 
 // before is whether the class's first host set aside came before the other's.
 func (c *class) before(other *class) bool {
-	return other == nil || c.aside[0].seq < other.aside[0].seq
+	return other == nil || c.aside[0].arrival < other.aside[0].arrival
 }

@@ -306,7 +306,7 @@ func TestLimitsStop(t *testing.T) {
 
 // A key that nobody has any more is forgotten.
 func TestLimitsForget(t *testing.T) {
-	x := &run{Runner: &Runner{Limits: func(h transport.Host) []Limit { return []Limit{{h.Name, 1}, {"all", 2}} }}, soft: context.Background()}
+	x := &run{Runner: &Runner{Limits: func(h transport.Host) []Limit { return []Limit{{h.Name, 1}, {"all", 2}} }}, halt: context.Background()}
 	q := x.newTurns()
 	for i := range 10 {
 		c := q.class(transport.Host{Name: fmt.Sprint(i)})
@@ -314,7 +314,7 @@ func TestLimitsForget(t *testing.T) {
 		for _, l := range c.limits {
 			l.running++
 		}
-		q.release(c)
+		q.release(&task{class: c})
 	}
 	if len(q.classes) > 0 || len(q.keys) > 0 {
 		t.Errorf("%v, %v are left", slices.Collect(maps.Keys(q.classes)), slices.Collect(maps.Keys(q.keys)))

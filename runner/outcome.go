@@ -32,13 +32,16 @@ const (
 	Unknown     Outcome = "unknown"     // it ran, or may have run, and how it ended is not known
 )
 
-// Result is how one host ended.
+var outcomes = []Outcome{OK, Exit, Signal, Timeout, Refused, Unreachable, DNS, HostKey, Auth, Protocol, NoPorts, Cancelled, Skipped, Unknown}
+
+// Result is how one host ended, in its last try if there were several.
 type Result struct {
 	Seq     int // position of the host in the run, from 0
 	Host    transport.Host
 	Outcome Outcome
 	Status  transport.Status
 	Err     error // nil for ok, exit and signal; an *transport.OpError for a host that was tried
+	Tries   int   // how often it was tried; 0: never
 	Started time.Time
 	Running time.Time // when the host had accepted the command; zero if it never did
 	Ended   time.Time
@@ -52,9 +55,19 @@ func (r *Result) Phase() transport.Phase {
 	return ""
 }
 
+// Stopped tells whether we have stopped the host's command, and whether that is confirmed: the command is known to have ended there. A host
+// that we gave up before the command was sent has had none to stop.
+func (r *Result) Stopped() (stopped, confirmed bool) {
+	stop := (*StopError)(nil)
+	if !errors.As(r.Err, &stop) || stop.Confirmed && r.Running.IsZero() {
+		return false, false
+	}
+	return true, stop.Confirmed
+}
+
 // StopError is the error of a host that we have stopped.
 type StopError struct {
-	Cause     error // a *transport.TimeoutError, ErrFailFast, or the cause of Kill or of Run's context
+	Cause     error // a *transport.TimeoutError, an *IdleError, a *PolicyError, or the cause of Kill or of Run's context
 	Confirmed bool  // the command is known to have ended there; without it, it may still be running
 }
 

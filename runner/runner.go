@@ -8,10 +8,16 @@
 // Every host that is pulled ends in exactly one [Result], whatever happens. A worker never fails the group with a host's
 // error: the error of [Runner.Run] is one of the run itself (a sink failed, the run was stopped).
 //
-// A run is ended in one of two manners. Politely, by the end of Run's context, a host's Timeout, FailFast or a sink that failed:
-// no further host is started, those running are asked to stop (Session.Signal) and are waited for until the Grace is over, then
-// closed. At once, by [Runner.Kill]: every session is closed. In both cases Run returns only when all of its goroutines are gone, and
-// the closes that go on behind the sessions (Transport.Shutdown): those take no slot.
+// A run is ended early in one of three manners. Each is a context inside the one before, so that the harder end is also the milder:
+//
+//	halt  no further host is started, those running finish     Drain, MaxFail, a stage of a Ramp
+//	soft  those running are asked to stop (Session.Signal),     the end of Run's context, Deadline, FailFast, MaxFail with
+//	      and closed when the Grace is over                     MaxFailKill, a sink that failed
+//	hard  every session is closed at once                       Kill
+//
+// A host's Timeout and IdleTimeout stop that host alone, politely. In all cases Run returns only when all of its goroutines are gone, and
+// the closes that go on behind the sessions (Transport.Shutdown): those take no slot. All times are differences of time.Now, which a
+// clock that is set does not change.
 package runner
 
 import (
@@ -37,9 +43,27 @@ const (
 type Runner struct {
 	Transport transport.Transport
 	Fanout    int           // hosts at once; 0: DefaultFanout
-	Timeout   time.Duration // for each host, all phases together; 0: none
 	Grace     time.Duration // between the request to stop and closing the session; 0: DefaultGrace
-	FailFast  bool          // the first host that is not ok stops the run
+	Total     int           // hosts in all, where a policy needs to know; 0: not known
+
+	Timeout     time.Duration // for each try of a host, all phases together; 0: none
+	IdleTimeout time.Duration // that a command may be without output, since it was accepted; time that the sink takes does not count; 0: any
+	Deadline    time.Duration // for the whole run; 0: none
+
+	FailFast    bool  // the first host that is not ok stops the run: a MaxFail of 1 with MaxFailKill
+	MaxFail     Share // of hosts not ok, with which no further host is started; zero: any
+	MaxFailKill bool  // with which those running are stopped, too
+
+	// Ramp has the run go in stages: every host of one has ended before the next one begins. A stage breaks, and the rest is skipped, when none
+	// of its hosts was ok, be there a MaxFail or not. Of MaxFail, a number is of the run's hosts and a percentage of the stage's.
+	// Between, if it is not nil, is called after each stage but the last, and its error ends the run there. It is called on a
+	// goroutine of its own and may take its time (Inspect goes on); it must return when its context ends, which the run's does.
+	Ramp    Ramp
+	Between func(context.Context, StageReport) error
+
+	Rate  Rate          // hosts that are started per second, evenly: time in which none could start is not made up for
+	Delay time.Duration // from one host's start to the next one's, at least
+	Retry Retry         // counts as starting a host for Rate and Delay
 
 	// Limits are the limits that a host is under beside Fanout; nil: none. Hosts that have to wait for one are set aside, a few thousand at
 	// most, and later ones go first. One goroutine calls it, once for each host that is pulled.
@@ -47,9 +71,6 @@ type Runner struct {
 
 	live atomic.Pointer[run]
 }
-
-// ErrFailFast is why FailFast has stopped a run; wrapped in the Err of results and of Run.
-var ErrFailFast = errors.New("stopped because another host failed (--fail-fast)")
 
 // SinkError is Run's error when the sink failed: output can no longer be written, so nothing more is run.
 type SinkError struct{ Err error }
@@ -63,6 +84,15 @@ func (r *Runner) Kill(cause error) {
 	if run := r.live.Load(); run != nil {
 		run.end(cause) // before the stop: else it would be chance which of the commands are still told to end
 		run.stop(cause)
+	}
+}
+
+// Drain starts no further host and lets those running finish; Run then returns cause, if nothing has stopped it before. Hosts that
+// were not started are skipped if cause is a *[PolicyError], else cancelled. A sink may call it: the host of the Start event that it is
+// dealing with is then not started either. Safe at any time.
+func (r *Runner) Drain(cause error) {
+	if run := r.live.Load(); run != nil {
+		run.drain(cause)
 	}
 }
 
@@ -90,6 +120,8 @@ type Summary struct {
 	Codes      map[int]int    // hosts by exit status, of those with outcome exit
 	Signals    map[string]int // hosts by signal's name, of those with outcome signal
 	Background int            // hosts on which the command left a child running
+	Stopped    int            // hosts whose command we have stopped, and which have confirmed its end
+	Loose      int            // hosts on which it may still be running, since they have not
 	Started    time.Time
 	Ended      time.Time
 }
@@ -106,6 +138,12 @@ func (s *Summary) add(r *Result) {
 	if r.Status.Background {
 		s.Background++
 	}
+	switch stopped, confirmed := r.Stopped(); {
+	case stopped && confirmed:
+		s.Stopped++
+	case stopped:
+		s.Loose++
+	}
 }
 
 // run is the state of one Run.
@@ -117,11 +155,14 @@ type run struct {
 	calls   chan func()
 	over    chan struct{} // closed when the loop has ended
 
-	soft context.Context // ends: stop politely
-	stop context.CancelCauseFunc
-	hard context.Context // ends: close everything
-	end  context.CancelCauseFunc
+	halt  context.Context // ends: start no more; ends with soft
+	drain context.CancelCauseFunc
+	soft  context.Context // ends: stop politely
+	stop  context.CancelCauseFunc
+	hard  context.Context // ends: close everything
+	end   context.CancelCauseFunc
 
+	progress
 	summary Summary
 	sinkErr error
 }
@@ -141,17 +182,31 @@ func (x *run) post(e *envelope) error {
 
 // Run runs the command on each of the hosts and returns when all have ended. Hosts are pulled as slots become free.
 // command gives the command for a host; its Stdout and Stderr are set by Run (events of the sink), its Stdin is kept.
-// The end of ctx stops the run politely; its cause is then Run's error. The sink is closed before Run returns.
+// The end of ctx stops the run politely; its cause is then Run's error. The sink is closed before Run returns. An error of Check comes
+// before anything has run.
 func (r *Runner) Run(ctx context.Context, hosts iter.Seq[transport.Host], command func(transport.Host) *transport.Command, sink Sink) (Summary, error) {
+	if err := r.Check(); err != nil {
+		sink.Close()
+		return Summary{}, err
+	}
 	x := &run{
 		Runner: r, sink: sink, command: command,
 		events: make(chan *envelope), calls: make(chan func()), over: make(chan struct{}),
 		summary: Summary{Outcomes: map[Outcome]int{}, Codes: map[int]int{}, Signals: map[string]int{}, Started: time.Now()},
 	}
 	x.hard, x.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	if r.Deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, r.Deadline, deadlineError(r.Deadline))
+		defer cancel()
+	}
 	x.soft, x.stop = context.WithCancelCause(ctx)
 	defer x.end(nil)
 	defer x.stop(nil)
+	x.halt, x.drain = context.WithCancelCause(x.soft)
+	x.ends, _ = r.Ramp.Stages(r.Total)
+	x.stage.Stages = max(1, len(x.ends))
+	x.openStage(1)
 	r.live.Store(x)
 	defer r.live.Store(nil)
 
@@ -167,10 +222,7 @@ func (r *Runner) Run(ctx context.Context, hosts iter.Seq[transport.Host], comman
 	if x.sinkErr != nil {
 		return x.summary, x.sinkErr
 	}
-	if x.soft.Err() != nil {
-		return x.summary, context.Cause(x.soft)
-	}
-	return x.summary, nil
+	return x.summary, cmp.Or(context.Cause(x.soft), context.Cause(x.halt))
 }
 
 // pull hands the hosts to the workers and closes the events when the last has gone.
@@ -178,7 +230,10 @@ func (x *run) pull(hosts iter.Seq[transport.Host]) {
 	defer close(x.events)
 	turns, seq := x.newTurns(), 0
 	for host := range hosts {
-		turns.admit(place{seq, host})
+		if len(x.ends) > 1 && seq == x.ends[0] && turns.settle() {
+			x.betweenStages()
+		}
+		turns.admit(place{seq: seq, host: host})
 		seq++
 	}
 	turns.finish()
@@ -207,11 +262,13 @@ func (x *run) loop() {
 }
 
 func (x *run) handle(ev Event) error {
-	if ev.Kind == Finish {
+	starts := ev.Kind == Start || ev.Kind == Restart
+	switch {
+	case starts && x.halt.Err() != nil:
+		return context.Cause(x.halt) // since it was its turn
+	case ev.Kind == Finish:
 		x.summary.add(ev.Result)
-		if x.FailFast && ev.Result.Outcome != OK {
-			x.stop(ErrFailFast)
-		}
+		x.count(ev.Result.Outcome)
 	}
 	if x.sinkErr == nil {
 		if err := x.sink.Event(ev); err != nil {
@@ -219,10 +276,13 @@ func (x *run) handle(ev Event) error {
 			x.stop(x.sinkErr)
 		}
 	}
+	if starts {
+		return context.Cause(x.halt)
+	}
 	return x.sinkErr
 }
 
-// task is one host on its way. Its envelope is for start and finish; the two streams, which may write at the same time,
+// task is one try of a host. Its envelope is for start and finish; the two streams, which may write at the same time,
 // have one each. What a host needs is in here and not in frames: thousands of goroutines wait in their sessions, and small
 // frames decide whether their stacks are 4 KiB or 8.
 type task struct {
@@ -231,11 +291,19 @@ type task struct {
 	stdout, stderr stream
 	cmd            transport.Command
 	result         Result
+	class          *class
+	last           *Result // of the try before; nil: this is the first
+	again          bool    // another is to follow
 }
 
 func (x *run) newTask(p place) *task {
-	t := &task{run: x}
+	t := &task{run: x, last: p.last}
 	t.address(Start, p.seq, p.host)
+	t.result.Seq, t.result.Host = p.seq, p.host
+	if p.last != nil {
+		t.Kind, t.Event.Result = Restart, p.last
+		t.result.Tries = p.last.Tries
+	}
 	return t
 }
 
@@ -248,7 +316,8 @@ func (e *envelope) address(kind Kind, seq int, host transport.Host) {
 type stream struct {
 	*run
 	envelope
-	lost error // why some of what was written went nowhere
+	idle *idleClock // nil: none
+	lost error      // why some of what was written went nowhere
 }
 
 func (s *stream) open(t *task, kind Kind) *stream {
@@ -263,6 +332,9 @@ func (s *stream) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if s.idle != nil {
+		defer s.idle.writing()()
+	}
 	s.Data = p
 	if err := s.post(&s.envelope); err != nil {
 		s.lost = err
@@ -273,38 +345,43 @@ func (s *stream) Write(p []byte) (int, error) {
 
 // host runs the command on the host, from slot to result.
 func (t *task) host() {
-	if t.soft.Err() != nil { // since it was our turn
+	t.result.Started = time.Now()
+	if t.post(&t.envelope) != nil {
 		t.never()
 		return
 	}
-	t.result.Started = time.Now()
-	if t.post(&t.envelope) == nil {
-		t.result.Status, t.result.Err = t.session()
-		if lost := cmp.Or(t.stdout.lost, t.stderr.lost); lost != nil && t.result.Err == nil {
-			t.result.Err = t.opError(transport.PhaseRun, &StopError{Cause: lost, Confirmed: true}) // it may have been ok, its output was not
-		}
-	} else {
-		t.result.Err = context.Cause(t.soft)
+	t.result.Tries++
+	t.result.Status, t.result.Err = t.session()
+	if lost := cmp.Or(t.stdout.lost, t.stderr.lost); lost != nil && t.result.Err == nil {
+		t.result.Err = t.opError(transport.PhaseRun, &StopError{Cause: lost, Confirmed: true}) // it may have been ok, its output was not
 	}
-	t.finish(classify(t.result.Status, t.result.Err))
-}
-
-// never gives a host that was not started its result.
-func (t *task) never() {
-	t.result.Started = time.Now()
-	t.result.Err = context.Cause(t.soft)
-	if errors.Is(t.result.Err, ErrFailFast) {
-		t.finish(Skipped)
-	} else {
-		t.finish(Cancelled)
-	}
-}
-
-func (t *task) finish(outcome Outcome) {
-	t.result.Seq, t.result.Host = t.Seq, t.Host
-	t.result.Outcome = outcome
+	t.result.Outcome = classify(t.result.Status, t.result.Err)
 	t.result.Ended = time.Now()
-	t.Kind, t.Event.Result = Finish, &t.result
+	if t.again = t.Retry.wants(&t.result) && t.halt.Err() == nil; t.again {
+		t.tell(Again)
+	} else {
+		t.tell(Finish)
+	}
+}
+
+// never gives a host that is not started its result: that of the try before, if there was one.
+func (t *task) never() {
+	if t.last != nil {
+		t.result = *t.last
+	} else {
+		t.result.Err = context.Cause(t.halt)
+		t.result.Outcome = Cancelled
+		if policy := (*PolicyError)(nil); errors.As(t.result.Err, &policy) {
+			t.result.Outcome = Skipped
+		}
+		t.result.Started = time.Now()
+		t.result.Ended = t.result.Started
+	}
+	t.tell(Finish)
+}
+
+func (t *task) tell(kind Kind) {
+	t.Kind, t.Event.Result = kind, &t.result
 	t.post(&t.envelope)
 }
 
@@ -322,6 +399,14 @@ func (t *task) session() (transport.Status, error) {
 	session, err := t.begin(soft)
 	if err != nil {
 		return transport.Status{}, err
+	}
+	if t.IdleTimeout > 0 {
+		var cancel context.CancelCauseFunc
+		soft, cancel = context.WithCancelCause(soft)
+		defer cancel(nil)
+		idle := newIdleClock(t.IdleTimeout, cancel)
+		defer idle.stop()
+		t.stdout.idle, t.stderr.idle = idle, idle
 	}
 	return t.wait(soft, session)
 }
@@ -355,7 +440,8 @@ func (t *task) notStarted(soft context.Context, err error) error {
 	if op := (*transport.OpError)(nil); errors.As(err, &op) {
 		phase = op.Phase
 	}
-	return t.opError(phase, &StopError{Cause: cause, Confirmed: true})
+	// In the start phase the command has been sent, and nobody has seen what became of it.
+	return t.opError(limitPhase(cause, phase), &StopError{Cause: cause, Confirmed: phase != transport.PhaseStart})
 }
 
 func (t *task) opError(phase transport.Phase, err error) error {
@@ -417,5 +503,5 @@ func (s *stopper) verdict(status transport.Status, err error) (transport.Status,
 	}
 	// A kill ends hard before it ends soft.
 	cause := cmp.Or(context.Cause(s.soft), context.Cause(s.hard))
-	return status, s.opError(phase, &StopError{Cause: cause, Confirmed: status.Known || status.Ended})
+	return status, s.opError(limitPhase(cause, phase), &StopError{Cause: cause, Confirmed: status.Known || status.Ended})
 }
