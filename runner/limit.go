@@ -41,7 +41,7 @@ type turns struct {
 	group   errgroup.Group
 	slots   int        // free ones
 	running int        // hosts
-	ended   chan *task // when its slot is free again
+	ended   chan ended // when its slot is free again
 	pace    pacer
 	later   retries
 	timer   *time.Timer // nil: none was needed yet
@@ -54,6 +54,12 @@ type turns struct {
 	arrivals  int    // hosts ever set aside
 	oldest    *class // whose first host has been set aside for longest; nil: none is
 	given     []int  // what oldest's keys had given when it became the oldest
+}
+
+// ended is a task that has, and its host's class.
+type ended struct {
+	*task
+	*class
 }
 
 // class is the hosts with the same limits. Among them order alone decides.
@@ -88,7 +94,7 @@ type place struct {
 
 func (x *run) newTurns() *turns {
 	return &turns{
-		run: x, slots: positive(x.Fanout, DefaultFanout), ended: make(chan *task),
+		run: x, slots: positive(x.Fanout, DefaultFanout), ended: make(chan ended),
 		pace:    pacer{interval: x.Rate.Interval(), delay: x.Delay},
 		classes: map[string]*class{}, keys: map[string]*key{},
 	}
@@ -140,8 +146,8 @@ func (q *turns) free() bool { return q.slots > 0 && q.pace.ready() }
 // time, too.
 func (q *turns) await() {
 	select {
-	case t := <-q.ended:
-		q.release(t)
+	case e := <-q.ended:
+		q.release(e)
 	case <-q.alarm():
 	case <-q.halt.Done():
 	}
@@ -217,23 +223,22 @@ func (q *turns) start(c *class, p place) {
 	q.running++
 	q.pace.started()
 	t := q.newTask(p)
-	t.class = c
 	q.group.Go(func() error {
 		t.host()
-		q.ended <- t
+		q.ended <- ended{t, c}
 		return nil
 	})
 }
 
 // release gives back what a host has held.
-func (q *turns) release(t *task) {
-	c := t.class
+func (q *turns) release(e ended) {
+	t, c := e.task, e.class
 	q.slots++
 	q.running--
 	for _, l := range c.limits {
 		l.running--
 	}
-	if t.again {
+	if t.Kind == Again {
 		last := t.result // the task itself is far larger
 		q.later.push(retry{last.Ended.Add(q.Retry.after(last.Tries)), c, place{seq: t.Seq, host: t.Host, last: &last}})
 		return

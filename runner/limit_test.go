@@ -314,7 +314,7 @@ func TestLimitsForget(t *testing.T) {
 		for _, l := range c.limits {
 			l.running++
 		}
-		q.release(&task{class: c})
+		q.release(ended{&task{}, c})
 	}
 	if len(q.classes) > 0 || len(q.keys) > 0 {
 		t.Errorf("%v, %v are left", slices.Collect(maps.Keys(q.classes)), slices.Collect(maps.Keys(q.keys)))

@@ -58,6 +58,9 @@ func (r *Result) Phase() transport.Phase {
 // Stopped tells whether we have stopped the host's command, and whether that is confirmed: the command is known to have ended there. A host
 // that we gave up before the command was sent has had none to stop.
 func (r *Result) Stopped() (stopped, confirmed bool) {
+	if r.Err == nil {
+		return false, false
+	}
 	stop := (*StopError)(nil)
 	if !errors.As(r.Err, &stop) || stop.Confirmed && r.Running.IsZero() {
 		return false, false

@@ -79,61 +79,64 @@ func (h *retryHeap) Pop() any {
 	return x
 }
 
-// idleClock ends a session of which nothing has come for too long. A write that the sink holds up is output, however long it takes.
+// idleClock ends a session from which nothing has come for too long. A write that the sink holds up is output, however long it takes.
 type idleClock struct {
 	after  time.Duration
 	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex
-	timer   *time.Timer
+	timer   *time.Timer // nil: not started, or stopped
 	writers int
 	last    time.Time // end of the last write
-	stopped bool
 }
 
-func newIdleClock(after time.Duration, cancel context.CancelCauseFunc) *idleClock {
-	c := &idleClock{after: after, cancel: cancel, last: time.Now()}
-	c.mu.Lock() // until there is a timer
-	defer c.mu.Unlock()
-	c.timer = time.AfterFunc(after, c.ring)
-	return c
-}
-
-// writing is to be called before a write; what it returns, afterwards.
-func (c *idleClock) writing() func() {
+func (c *idleClock) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.writers++
-	return c.written
-}
-
-func (c *idleClock) written() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.writers--
 	c.last = time.Now()
-}
-
-// ring sets the timer anew for as long as is left, since a write does not: there may be thousands of them.
-func (c *idleClock) ring() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	left := c.after
-	if c.writers == 0 {
-		left -= time.Since(c.last)
-	}
-	switch {
-	case c.stopped:
-	case left > 0:
-		c.timer.Reset(left)
-	default:
-		c.cancel(&IdleError{c.after})
-	}
+	c.timer = time.AfterFunc(c.after, c.ring)
 }
 
 func (c *idleClock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stopped = true
 	c.timer.Stop()
+	c.timer = nil
+}
+
+// ring sets the timer anew for as long as is left. Writes, of which there are many, leave it alone.
+func (c *idleClock) ring() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer == nil {
+		return
+	}
+	left := c.after
+	if c.writers == 0 {
+		left -= time.Since(c.last)
+	}
+	if left > 0 {
+		c.timer.Reset(left)
+	} else {
+		c.cancel(&IdleError{c.after})
+	}
+}
+
+// watchedWriter is one of the streams that the clock watches.
+type watchedWriter struct {
+	clock *idleClock
+	to    *stream
+}
+
+func (w *watchedWriter) Write(p []byte) (int, error) {
+	c := w.clock
+	c.mu.Lock()
+	c.writers++
+	c.mu.Unlock()
+	n, err := w.to.Write(p)
+	c.mu.Lock()
+	c.writers--
+	c.last = time.Now()
+	c.mu.Unlock()
+	return n, err
 }

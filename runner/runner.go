@@ -291,13 +291,10 @@ type task struct {
 	stdout, stderr stream
 	cmd            transport.Command
 	result         Result
-	class          *class
-	last           *Result // of the try before; nil: this is the first
-	again          bool    // another is to follow
 }
 
 func (x *run) newTask(p place) *task {
-	t := &task{run: x, last: p.last}
+	t := &task{run: x}
 	t.address(Start, p.seq, p.host)
 	t.result.Seq, t.result.Host = p.seq, p.host
 	if p.last != nil {
@@ -316,8 +313,7 @@ func (e *envelope) address(kind Kind, seq int, host transport.Host) {
 type stream struct {
 	*run
 	envelope
-	idle *idleClock // nil: none
-	lost error      // why some of what was written went nowhere
+	lost bool // some of what was written went nowhere, for the run's sinkErr
 }
 
 func (s *stream) open(t *task, kind Kind) *stream {
@@ -332,12 +328,9 @@ func (s *stream) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if s.idle != nil {
-		defer s.idle.writing()()
-	}
 	s.Data = p
-	if err := s.post(&s.envelope); err != nil {
-		s.lost = err
+	if s.post(&s.envelope) != nil {
+		s.lost = true
 	}
 	s.Data = nil
 	return len(p), nil
@@ -352,12 +345,12 @@ func (t *task) host() {
 	}
 	t.result.Tries++
 	t.result.Status, t.result.Err = t.session()
-	if lost := cmp.Or(t.stdout.lost, t.stderr.lost); lost != nil && t.result.Err == nil {
-		t.result.Err = t.opError(transport.PhaseRun, &StopError{Cause: lost, Confirmed: true}) // it may have been ok, its output was not
+	if (t.stdout.lost || t.stderr.lost) && t.result.Err == nil {
+		t.result.Err = t.opError(transport.PhaseRun, &StopError{Cause: t.sinkErr, Confirmed: true}) // it may have been ok, its output was not
 	}
 	t.result.Outcome = classify(t.result.Status, t.result.Err)
 	t.result.Ended = time.Now()
-	if t.again = t.Retry.wants(&t.result) && t.halt.Err() == nil; t.again {
+	if t.Retry.wants(&t.result) && t.halt.Err() == nil {
 		t.tell(Again)
 	} else {
 		t.tell(Finish)
@@ -366,8 +359,8 @@ func (t *task) host() {
 
 // never gives a host that is not started its result: that of the try before, if there was one.
 func (t *task) never() {
-	if t.last != nil {
-		t.result = *t.last
+	if last := t.Event.Result; last != nil {
+		t.result = *last
 	} else {
 		t.result.Err = context.Cause(t.halt)
 		t.result.Outcome = Cancelled
@@ -396,25 +389,36 @@ func (t *task) session() (transport.Status, error) {
 		soft, cancel = context.WithTimeoutCause(soft, t.Timeout, &transport.TimeoutError{After: t.Timeout, Limit: limit})
 		defer cancel()
 	}
+	t.cmd = *t.command(t.Host)
+	t.cmd.Stdout = t.stdout.open(t, Stdout)
+	t.cmd.Stderr = t.stderr.open(t, Stderr)
+	if t.IdleTimeout > 0 {
+		return t.watched(soft)
+	}
 	session, err := t.begin(soft)
 	if err != nil {
 		return transport.Status{}, err
 	}
-	if t.IdleTimeout > 0 {
-		var cancel context.CancelCauseFunc
-		soft, cancel = context.WithCancelCause(soft)
-		defer cancel(nil)
-		idle := newIdleClock(t.IdleTimeout, cancel)
-		defer idle.stop()
-		t.stdout.idle, t.stderr.idle = idle, idle
+	return t.wait(soft, session)
+}
+
+// watched is session with an IdleTimeout.
+func (t *task) watched(soft context.Context) (transport.Status, error) {
+	soft, cancel := context.WithCancelCause(soft)
+	defer cancel(nil)
+	idle := &idleClock{after: t.IdleTimeout, cancel: cancel}
+	t.cmd.Stdout = &watchedWriter{idle, &t.stdout}
+	t.cmd.Stderr = &watchedWriter{idle, &t.stderr}
+	session, err := t.begin(soft)
+	if err != nil {
+		return transport.Status{}, err
 	}
+	idle.start()
+	defer idle.stop()
 	return t.wait(soft, session)
 }
 
 func (t *task) begin(soft context.Context) (transport.Session, error) {
-	t.cmd = *t.command(t.Host)
-	t.cmd.Stdout = t.stdout.open(t, Stdout)
-	t.cmd.Stderr = t.stderr.open(t, Stderr)
 	session, err := t.Transport.Start(soft, t.Host, &t.cmd)
 	if err != nil {
 		return nil, t.notStarted(soft, err)
