@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -210,7 +211,7 @@ func (r *Runner) Check() error {
 	case !(r.Rate >= 0):
 		return fmt.Errorf("a rate of %v hosts a second is none", float64(r.Rate))
 	case r.MaxFail.Percent > 0 && r.Total <= 0:
-		return fmt.Errorf("%v of the hosts needs to know how many there are", r.MaxFail)
+		return fmt.Errorf("a limit of %v of the hosts needs to know how many hosts there are", r.MaxFail)
 	}
 	if _, err := r.Ramp.Stages(r.Total); err != nil {
 		return err
@@ -288,7 +289,9 @@ func (x *run) betweenStages() {
 		return
 	}
 	if x.Between != nil {
-		if err := x.Between(x.halt, *s); err != nil {
+		report := *s
+		report.Outcomes = maps.Clone(s.Outcomes) // what is skipped now counts in this stage's
+		if err := x.Between(x.halt, report); err != nil {
 			x.drain(&PolicyError{optionRamp, fmt.Sprintf("stopped after stage %d (%s %v): %v", s.Stage, optionRamp, x.Ramp, err), err})
 			return
 		}
@@ -377,7 +380,8 @@ func (r *Retry) harmless(result *Result) bool {
 
 // after is the time from a host's n-th try, which failed, to the next.
 func (r *Retry) after(n int) time.Duration {
-	wait, longest := positive(r.Backoff, DefaultBackoff), positive(r.Longest, DefaultLongestBackoff)
+	wait := positive(r.Backoff, DefaultBackoff)
+	longest := min(positive(r.Longest, max(wait, DefaultLongestBackoff)), 1<<61) // which jitter does not take beyond an int64
 	for ; n > 1 && wait <= longest/2; n-- {
 		wait *= 2
 	}

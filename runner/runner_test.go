@@ -46,11 +46,11 @@ type behaviour struct {
 func (f *fake) Shutdown(context.Context) {}
 
 func (f *fake) Start(ctx context.Context, host transport.Host, cmd *transport.Command) (transport.Session, error) {
+	f.mu.Lock()
 	b, ok := f.hosts[host.Name]
 	if !ok {
 		b = behaviour{output: 1, status: transport.Status{Known: true, Started: true}}
 	}
-	f.mu.Lock()
 	f.started = append(f.started, host.Name)
 	f.mu.Unlock()
 	if b.hangStart {
