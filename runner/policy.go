@@ -138,7 +138,7 @@ func (r Rate) Interval() time.Duration {
 	if r <= 0 {
 		return 0
 	}
-	return time.Duration(float64(time.Second) / float64(r))
+	return time.Duration(min(float64(time.Second)/float64(r), 1<<62))
 }
 
 // Phases of outcome timeout beside those of package transport, where it was not a step of the session that took too long.

@@ -389,13 +389,10 @@ func (t *task) session() (transport.Status, error) {
 		soft, cancel = context.WithTimeoutCause(soft, t.Timeout, &transport.TimeoutError{After: t.Timeout, Limit: limit})
 		defer cancel()
 	}
-	t.cmd = *t.command(t.Host)
-	t.cmd.Stdout = t.stdout.open(t, Stdout)
-	t.cmd.Stderr = t.stderr.open(t, Stderr)
 	if t.IdleTimeout > 0 {
 		return t.watched(soft)
 	}
-	session, err := t.begin(soft)
+	session, err := t.begin(soft, nil)
 	if err != nil {
 		return transport.Status{}, err
 	}
@@ -407,9 +404,7 @@ func (t *task) watched(soft context.Context) (transport.Status, error) {
 	soft, cancel := context.WithCancelCause(soft)
 	defer cancel(nil)
 	idle := &idleClock{after: t.IdleTimeout, cancel: cancel}
-	t.cmd.Stdout = &watchedWriter{idle, &t.stdout}
-	t.cmd.Stderr = &watchedWriter{idle, &t.stderr}
-	session, err := t.begin(soft)
+	session, err := t.begin(soft, idle)
 	if err != nil {
 		return transport.Status{}, err
 	}
@@ -418,7 +413,14 @@ func (t *task) watched(soft context.Context) (transport.Status, error) {
 	return t.wait(soft, session)
 }
 
-func (t *task) begin(soft context.Context) (transport.Session, error) {
+func (t *task) begin(soft context.Context, idle *idleClock) (transport.Session, error) {
+	t.cmd = *t.command(t.Host)
+	t.cmd.Stdout = t.stdout.open(t, Stdout)
+	t.cmd.Stderr = t.stderr.open(t, Stderr)
+	if idle != nil {
+		t.cmd.Stdout = &watchedWriter{idle, &t.stdout}
+		t.cmd.Stderr = &watchedWriter{idle, &t.stderr}
+	}
 	session, err := t.Transport.Start(soft, t.Host, &t.cmd)
 	if err != nil {
 		return nil, t.notStarted(soft, err)
