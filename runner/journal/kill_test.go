@@ -1,0 +1,5 @@
+package journal
+
+const victimVar = "JOURNAL_TEST_VICTIM"
+
+func victim(dir string) {}
