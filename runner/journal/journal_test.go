@@ -135,7 +135,9 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(kind runner.Kind, seq int) runner.Event { return runner.Event{Kind: kind, Time: time.Now(), Seq: seq, Host: hosts[seq]} }
+	at := func(kind runner.Kind, seq int) runner.Event {
+		return runner.Event{Kind: kind, Time: time.Now(), Seq: seq, Host: hosts[seq]}
+	}
 	began := time.Now()
 	ends := []*runner.Result{
 		{Outcome: runner.OK, Status: transport.Status{Known: true, Started: true, Ended: true}},

@@ -205,12 +205,12 @@ func read(r io.Reader, path, id string) (run *Run, damaged []Damage, keep int64,
 
 func (x *reader) head(line []byte) error {
 	var version struct{ V int }
-	if json.Unmarshal(line, &version) == nil && version.V > Version {
-		return &VersionError{x.run.ID, version.V} // whatever its lines end in
-	}
 	var h headLine
 	err := unseal(line)
 	if err == nil {
+		if json.Unmarshal(line, &version) == nil && version.V > Version {
+			return &VersionError{x.run.ID, version.V} // whatever else has another meaning there
+		}
 		if err = json.Unmarshal(line, &h); err == nil && h.Type != "head" {
 			err = errors.New("this is no head of a journal")
 		}
@@ -528,11 +528,14 @@ func (j *Journal) appendResume() error {
 		if _, err := j.file.ReadAt(last, j.size-1); err != nil {
 			return j.fail(err)
 		}
-		if last[0] != '\n' {
+		if last[0] != '\n' { // a line that is whole but for that
 			j.line = append(j.line, '\n')
+			if err := j.write(); err != nil {
+				return err
+			}
 		}
 	}
-	j.line = appendProcess(j.line, "resume", os.Getpid(), j.counts.NotRun)
+	j.line = appendProcess(j.line[:0], "resume", os.Getpid(), j.counts.NotRun)
 	return j.write()
 }
 
