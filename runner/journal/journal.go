@@ -20,6 +20,8 @@
 //	end     the run is over, with its counts
 //	resume  a later process goes on
 //
+// Fields of one name say what they say in the record of a run, docs/json.md; a string that is no UTF-8 is {"base64":"…"} in its place.
+//
 // # What is promised
 //
 // A start is in the kernel when [Journal.Event] returns, before the command is sent, and a result before any sink behind the journal shows it:
@@ -31,8 +33,16 @@
 //
 // # The disk is full
 //
-// Event says so at a start, with a *[WriteError], when there is no room left for that host's result: the caller stops starting hosts
-// (runner.Runner.Drain) and swallows the error, so that those running finish. Their results have their place (fallocate(2), where the file system has it).
+// Event says so at a start, with a *[WriteError], when there is no room left for that host's result, too; those running have room for theirs
+// (fallocate(2); where a file system has no such thing, a result may be the first that finds none). The caller stops starting hosts with
+// runner.Runner.Drain, and keeps the error from the runner, which would stop those that are running.
+//
+//	func (s journaled) Event(e runner.Event) error {
+//		if err := s.Journal.Event(e); err != nil {
+//			s.runner.Drain(err)
+//		}
+//		return s.next.Event(e)
+//	}
 //
 // # Who owns what
 //
@@ -50,6 +60,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"multirsh/runner"
 	"multirsh/transport"
@@ -331,6 +342,18 @@ func (j *Journal) open(kind string, seq int, e runner.Event) {
 // maxError is as much as is kept of an error's text, which may quote the host.
 const maxError = 4 << 10
 
+// short cuts an error's text, not within a character.
+func short(text string) string {
+	if len(text) <= maxError {
+		return text
+	}
+	end := maxError
+	for end > maxError-utf8.UTFMax && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
+}
+
 // outcome writes how a try ended.
 func (j *Journal) outcome(r *runner.Result) {
 	b := appendString(append(j.line, `,"outcome":`...), string(r.Outcome))
@@ -348,8 +371,7 @@ func (j *Journal) outcome(r *runner.Result) {
 		if op, is := err.(*transport.OpError); is {
 			err = op.Err
 		}
-		text := err.Error()
-		b = appendText(append(b, `,"error":`...), text[:min(len(text), maxError)])
+		b = appendText(append(b, `,"error":`...), short(err.Error()))
 		if stop := (*runner.StopError)(nil); errors.As(err, &stop) {
 			b = strconv.AppendBool(append(b, `,"confirmed":`...), stop.Confirmed)
 		}
@@ -375,7 +397,7 @@ func (j *Journal) outcome(r *runner.Result) {
 // Room is kept for a result of each host that is running, and got in steps.
 const (
 	roomResult = 512
-	roomStep   = 256 << 10
+	roomStep   = 64 << 10
 )
 
 // reserve has room for the next host's lines and the results of those running. An error is in j.full, too, and ends no more than the starts.

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +27,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(victimVar); dir != "" {
-		victim(dir)
+	if what := os.Getenv(victimVar); what != "" {
+		victim(what)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -175,8 +176,7 @@ func TestRun(t *testing.T) {
 	if len(damaged) > 0 {
 		t.Errorf("damaged: %v", damaged)
 	}
-	head.InputSize, head.InputSHA256 = 10, "e4a5bd6fc27d5a2cfd7a0b94b6d4b9e9b2ec9d1f9dbb9e6e8e4c4ad2b2aaa46e"
-	head.InputSHA256 = run.Head.InputSHA256
+	head.InputSize, head.InputSHA256 = 10, fmt.Sprintf("%x", sha256.Sum256([]byte("#!/bin/sh\n")))
 	head.Digest = Digest(head.Command, head.Settings, head.InputSHA256)
 	if diff := cmp.Diff(head, run.Head); diff != "" {
 		t.Errorf("head (-want +got):\n%s", diff)
@@ -416,6 +416,26 @@ func TestInput(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+// A host may say anything, at any length.
+func TestLongError(t *testing.T) {
+	dir := t.TempDir()
+	j := create(t, dir, 2)
+	for seq, text := range []string{"Ω" + strings.Repeat("x", maxError-2) + "Ω", strings.Repeat("\x80", 1<<20)} {
+		e := finish(seq, 0)
+		e.Result.Err = errors.New(text)
+		send(t, j, start(seq))
+		send(t, j, e)
+	}
+	closed(t, j)
+	run, damaged := load(t, dir, Last)
+	if len(damaged) > 0 || run.Hosts[0].Result.Err.Error() != "Ω"+strings.Repeat("x", maxError-2) {
+		t.Errorf("%.20q, damaged %v", run.Hosts[0].Result.Err, damaged)
+	}
+	if n := len(run.Hosts[1].Result.Err.Error()); n < maxError-4 || n > maxError {
+		t.Errorf("%d bytes of what is no text", n)
 	}
 }
 

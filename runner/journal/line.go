@@ -172,7 +172,7 @@ func appendEnd(b []byte, c *Counts, why string) []byte {
 	b = strconv.AppendInt(append(b, `},"open":`...), int64(c.Open), 10)
 	b = strconv.AppendInt(append(b, `,"notrun":`...), int64(c.NotRun), 10)
 	if why != "" {
-		b = appendText(append(b, `,"error":`...), why[:min(len(why), maxError)])
+		b = appendText(append(b, `,"error":`...), short(why))
 	}
 	return seal(b)
 }

@@ -134,6 +134,9 @@ func Load(dir, name string) (run *Run, damaged []Damage, err error) {
 	running := locked(f) // first: if it ends in between, its end is read
 	run, damaged, _, err = read(f, path, id)
 	if run != nil {
+		if n := len(damaged); running && n > 0 && damaged[n-1].Err == errHalf {
+			damaged = damaged[:n-1] // it is being written
+		}
 		run.Running = running
 		run.Rebooted = run.Rebooted && !running
 	}
@@ -150,6 +153,9 @@ type reader struct {
 	begun   bool             // the list of hosts is over
 	boot    string
 }
+
+// errHalf is a line that was not written to its end.
+var errHalf = errors.New("the journal ends within this line")
 
 // read reads a journal. keep is the length of its whole lines: what is behind was not written to its end, and nothing has come of it.
 func read(r io.Reader, path, id string) (run *Run, damaged []Damage, keep int64, err error) {
@@ -183,7 +189,7 @@ func read(r io.Reader, path, id string) (run *Run, damaged []Damage, keep int64,
 		}
 		d := Damage{Path: path, Line: in.number, Err: why}
 		if !in.whole {
-			d.Err = errors.New("the journal ends within this line")
+			d.Err = errHalf
 		} else if in.number > 1 && (in.long || errors.Is(why, errDamaged)) {
 			d.Seqs = x.suspects(line)
 			d.Anyone = len(d.Seqs) == 0

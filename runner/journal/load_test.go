@@ -127,7 +127,7 @@ func TestCutOff(t *testing.T) {
 			t.Errorf("%d bytes: damaged %v", size, damaged)
 		}
 
-		if size%7 != 0 && size != len(text) && text[size] != '\n' {
+		if size%31 != 0 && size != len(text) && text[size] != '\n' {
 			continue // files take their time
 		}
 		if err := os.WriteFile(path, text[:size], 0o600); err != nil {
@@ -158,7 +158,7 @@ func TestDamaged(t *testing.T) {
 	}
 	bad := slices.Clone(text)
 	for at := range text {
-		for _, c := range []byte{text[at] ^ 1, text[at] ^ 0x80, 0, '\n', '"', '7'} {
+		for _, c := range []byte{text[at] ^ 1, []byte{text[at] ^ 0x80, 0, '\n', '"', '7'}[at%5]} {
 			if c == text[at] {
 				continue
 			}
