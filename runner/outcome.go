@@ -40,6 +40,7 @@ type Result struct {
 	Status  transport.Status
 	Err     error // nil for ok, exit and signal; an *transport.OpError for a host that was tried
 	Started time.Time
+	Running time.Time // when the host had accepted the command; zero if it never did
 	Ended   time.Time
 }
 

@@ -213,11 +213,9 @@ func (x *run) handle(ev Event) error {
 			x.stop(ErrFailFast)
 		}
 	}
-	if x.sinkErr == nil {
-		if err := x.sink.Event(ev); err != nil {
-			x.sinkErr = &SinkError{err}
-			x.stop(x.sinkErr)
-		}
+	if err := x.sink.Event(ev); err != nil && x.sinkErr == nil {
+		x.sinkErr = &SinkError{err}
+		x.stop(x.sinkErr)
 	}
 	return x.sinkErr
 }
@@ -334,6 +332,7 @@ func (t *task) begin(soft context.Context) (transport.Session, error) {
 	if err != nil {
 		return nil, t.notStarted(soft, err)
 	}
+	t.result.Running = time.Now()
 	return session, nil
 }
 
