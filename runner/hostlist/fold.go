@@ -14,6 +14,7 @@ import (
 // the numbers in brackets, by value and then by width, as in foo[0,01,2,03]. Where several numbers vary, boxes are formed that
 // have no name in common, as in r[1-3]n[1-4]; the text is short but not always the shortest. Steps, as in n[0-8/2], are not
 // written: pdsh cannot read them, and nodeset writes them only when told to. IPv6 addresses are not folded.
+// A zero byte, which Parse gives no name but a damaged file may, is written as U+FFFD.
 func Fold(names iter.Seq[string]) string {
 	groups := map[string]*group{}
 	var g *group // of the name before, most often this one's too
@@ -55,6 +56,7 @@ const mark = "\x00"
 // split appends the name with its runs of digits replaced by the mark to key, and the runs to nums. A run too long for a
 // number stays text, as do all of an IPv6 address, where digits and letters are one number.
 func split(name string, key []byte, nums []number) ([]byte, []number) {
+	name = strings.ReplaceAll(name, mark, "\ufffd")
 	if strings.IndexByte(name, ':') >= 0 {
 		return append(key, name...), nums
 	}

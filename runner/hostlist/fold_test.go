@@ -209,3 +209,11 @@ func benchmarkFold(b *testing.B, name string, names []string) {
 		}
 	})
 }
+
+// A name that no expression can hold, as a damaged file may, is shown all the same.
+func TestFoldZeroByte(t *testing.T) {
+	got := hostlist.Fold(slices.Values([]string{"a1", "a\x00", "\x00", "a2\x00"}))
+	if want := "a1,a2\ufffd,a\ufffd,\ufffd"; got != want {
+		t.Errorf("Fold = %q, want %q", got, want)
+	}
+}
