@@ -127,11 +127,11 @@ func story() []runner.Event {
 func TestGolden(t *testing.T) {
 	var full, quiet, bare terminal
 	feed(t, Tee(
-		&Lines{Stdout: full.stream("1 "), Stderr: full.stream("2 ")},
-		&Summary{W: full.stream("2 ")},
+		&Lines{Stdout: Stream{W: full.stream("1 ")}, Stderr: Stream{W: full.stream("2 ")}},
+		&Summary{Stream: Stream{W: full.stream("2 ")}},
 	), story()...)
-	feed(t, &Lines{Stdout: quiet.stream("1 "), Stderr: quiet.stream("2 "), Quiet: true}, story()...)
-	feed(t, &Lines{Stdout: bare.stream("1 "), Stderr: bare.stream("2 "), NoLabels: true, Quiet: true}, story()...)
+	feed(t, &Lines{Stdout: Stream{W: quiet.stream("1 ")}, Stderr: Stream{W: quiet.stream("2 ")}, Quiet: true}, story()...)
+	feed(t, &Lines{Stdout: Stream{W: bare.stream("1 "), Width: 80}, Stderr: Stream{W: bare.stream("2 "), Width: 80}, NoLabels: true, Quiet: true}, story()...)
 	golden(t, "story.txt", full.String())
 	golden(t, "quiet.txt", quiet.String())
 	golden(t, "bare.txt", bare.String())
@@ -139,7 +139,7 @@ func TestGolden(t *testing.T) {
 
 func TestLongError(t *testing.T) {
 	var b strings.Builder
-	feed(t, &Lines{Stderr: &b}, failed(1, runner.Protocol, transport.PhaseHandshake, errors.New(strings.Repeat("é", 40_000))))
+	feed(t, &Lines{Stderr: Stream{W: &b}}, failed(1, runner.Protocol, transport.PhaseHandshake, errors.New(strings.Repeat("é", 40_000))))
 	if !strings.HasSuffix(b.String(), "é…\n") || b.Len() > maxSentence+100 || strings.ContainsRune(b.String(), '\uFFFD') {
 		t.Errorf("an error of 80,000 bytes became %d bytes, ending in %q", b.Len(), b.String()[b.Len()-10:])
 	}
@@ -167,20 +167,20 @@ func TestSummary(t *testing.T) {
 		{"one ok", 0, []runner.Event{ok(1)}, ""},
 		{"one not ok", 0, []runner.Event{exit(1, 2)}, ""},
 		{"one with a child", 0, []runner.Event{left}, "ok, but left a child running (1): node001\n"},
-		{"one never tried", 0, []runner.Event{finish(1, runner.Result{Outcome: runner.Cancelled, Err: context.Canceled})}, "1 host: 1 cancelled\ncancelled (1): node001\n"},
+		{"one never tried", 0, []runner.Event{finish(1, runner.Result{Outcome: runner.Cancelled, Err: context.Canceled})}, "1 host: 1 cancelled\ncancelled, not begun (1): node001\n"},
 		{"two ok", 80, []runner.Event{ok(1), ok(2)}, "2 hosts: 2 ok\n"},
 		{"two", 80, []runner.Event{exit(1, 2), ok(2)}, "2 hosts: 1 ok, 1 exit\nexit 2 (1): node001\n"},
 	} {
 		var b strings.Builder
-		feed(t, &Summary{W: &b, Width: test.width}, test.events...)
+		feed(t, &Summary{Stream: Stream{W: &b, Width: test.width}}, test.events...)
 		if diff := cmp.Diff(test.want, b.String()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
 	}
 
 	var narrow, whole strings.Builder
-	feed(t, &Summary{W: &narrow, Width: 80}, many...)
-	feed(t, &Summary{W: &whole}, many...)
+	feed(t, &Summary{Stream: Stream{W: &narrow, Width: 80}}, many...)
+	feed(t, &Summary{Stream: Stream{W: &whole}}, many...)
 	golden(t, "narrow.txt", narrow.String())
 	if strings.Contains(whole.String(), "…") || strings.Count(whole.String(), "\n") != 2 {
 		t.Errorf("not on a terminal, and yet cut or wrapped: %.300s", whole.String())
@@ -216,9 +216,11 @@ func TestStatus(t *testing.T) {
 		return runner.Event{Kind: runner.Start, Time: begin.Add(after), Seq: seq, Host: host(seq)}
 	}
 	var b strings.Builder
+	width := 0
 	status := func(after time.Duration, total int) {
 		t.Helper()
-		if err := p.Status(&b, begin.Add(after), total); err != nil {
+		p.Total = total
+		if err := p.Status(Stream{W: &b, Width: width}, begin.Add(after)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -229,7 +231,7 @@ func TestStatus(t *testing.T) {
 	for i := 10; i < 30; i++ {
 		feed(t, &p, start(i, 102*time.Second+time.Duration(i)*time.Second))
 	}
-	p.Width = 80
+	width = 80
 	status(131*time.Second, 25)
 	golden(t, "status.txt", b.String())
 }
@@ -272,7 +274,7 @@ func TestWriteErrors(t *testing.T) {
 		"unfinished line": {output(runner.Stdout, 1, "a"), ok(1)},
 		"notice":          {exit(1, 1)},
 	} {
-		l := &Lines{Stdout: broken, Stderr: broken}
+		l := &Lines{Stdout: Stream{W: broken}, Stderr: Stream{W: broken}}
 		var err error
 		for _, e := range events {
 			err = l.Event(e)
@@ -281,7 +283,7 @@ func TestWriteErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, full)
 		}
 	}
-	s := &Summary{W: broken}
+	s := &Summary{Stream: Stream{W: broken}}
 	s.Event(ok(1))
 	s.Event(ok(2))
 	if err := s.Close(); !errors.Is(err, full) {

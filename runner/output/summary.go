@@ -2,95 +2,171 @@ package output
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"multirsh/runner"
 	"multirsh/runner/hostlist"
 )
 
 // Summary counts how hosts end and says it when it is closed: one line with the number of each outcome, then one for each way
-// in which hosts were not ok, with their names folded.
+// in which hosts were not ok, with their names folded; where many had the same error, its text once. Of a run of ten hosts or more it says how
+// long they took, until they accepted the command and from then to its end, and which were much slower than the others.
 //
-//	640 hosts: 637 ok, 2 exit, 1 timeout
+//	640 hosts: 537 ok, 2 exit, 101 refused
 //	exit 3 (2): node[004,017]
-//	timeout connect (1): node007
+//	refused (101): node[100-200]
+//	  nobody listens on port 514 of 10.0.0.100: is an rshd running there? (node100; the others likewise)
 //	ok, but left a child running (1): node020
+//	took 1m4s
+//	connect: p50 12ms, p90 30ms, p99 1.2s, max 3s
+//	run: p50 310ms, p90 450ms, p99 1.4s, max 1m2s
+//	stragglers, over 3 × the median (2): 1m2s node500, 4s node501
 //
 // A run of one host has no such text where [Lines] has said it all, unless a child was left running.
-// It remembers the names of hosts that were not ok and nothing of the others.
 type Summary struct {
-	W     io.Writer
-	Width int // columns of the terminal that W is; 0: it is none, and no line is wrapped or cut
+	Stream
+	JSON   bool // one line instead, the same as the last of a record; of a run of any size
+	Errors bool // the texts of all errors, since no Lines tells any; else of those that more than maxTold hosts had
 
-	hosts    int
-	untold   int // hosts of which Lines says nothing
-	outcomes map[runner.Outcome]int
-	failed   map[ending][]string
-	children map[ending][]string // hosts where a child was left running
+	tally  Tally
+	untold int // hosts of which Lines says nothing
 }
 
-// summaryRows is how many rows of a terminal the names of one group may take.
-const summaryRows = 5
+const (
+	summaryRows  = 5  // rows of a terminal that the names of one group may take
+	summaryTimes = 10 // hosts whose times are worth a line
+	maxTold      = 10 // hosts with the same error that Lines tells one by one
+)
 
 // Event implements [runner.Sink].
 func (s *Summary) Event(e runner.Event) error {
-	if e.Kind != runner.Finish {
-		return nil
-	}
-	if s.outcomes == nil {
-		s.outcomes, s.failed, s.children = map[runner.Outcome]int{}, map[ending][]string{}, map[ending][]string{}
-	}
-	s.hosts++
-	s.outcomes[e.Result.Outcome]++
-	if stoppedWithRun(e.Result) {
+	s.tally.add(e)
+	if e.Kind == runner.Finish && stoppedWithRun(e.Result) {
 		s.untold++
-	}
-	how := endingOf(e.Result)
-	if how.outcome != runner.OK {
-		s.failed[how] = append(s.failed[how], e.Host.Name)
-	}
-	if e.Result.Status.Background {
-		s.children[how] = append(s.children[how], e.Host.Name)
 	}
 	return nil
 }
 
 // Close implements [runner.Sink]: it writes the summary, in one Write.
 func (s *Summary) Close() error {
-	var b strings.Builder
-	if s.hosts > 1 || s.untold > 0 {
-		s.line(&b, fmt.Sprintf("%s: %s", number(s.hosts, "host"), counts(s.outcomes)))
-		for _, how := range slices.SortedFunc(maps.Keys(s.failed), compareEndings) {
-			names := s.failed[how]
-			s.line(&b, fmt.Sprintf("%s (%d): %s", how, len(names), hostlist.Fold(slices.Values(names))))
-		}
+	var text []byte
+	if s.JSON {
+		text = append(s.tally.appendFields([]byte(`{"type":"summary",`)), '}', '\n')
+	} else {
+		text = s.text()
 	}
-	for _, how := range slices.SortedFunc(maps.Keys(s.children), compareEndings) {
-		names := s.children[how]
-		s.line(&b, fmt.Sprintf("%s, but left a child running (%d): %s", how, len(names), hostlist.Fold(slices.Values(names))))
-	}
-	if b.Len() == 0 {
+	if len(text) == 0 {
 		return nil
 	}
-	_, err := io.WriteString(s.W, b.String())
+	_, err := s.W.Write(text)
 	return err
 }
 
+func (s *Summary) text() []byte {
+	t := &s.tally
+	var b strings.Builder
+	if t.Hosts > 1 || s.untold > 0 || s.Errors && len(t.failed) > 0 {
+		s.line(&b, fmt.Sprintf("%s: %s", s.paint(bold, number(t.Hosts, "host")), s.counts(t.Outcomes)))
+		s.failures(&b)
+	}
+	for _, how := range slices.SortedFunc(maps.Keys(t.children), compareEndings) {
+		s.group(&b, how, ", but left a child running", t.children[how])
+	}
+	if len(t.run) >= summaryTimes {
+		s.times(&b)
+	}
+	return []byte(b.String())
+}
+
+// failures says which hosts were not ok, those with an error that has to be told apart from the others that ended alike.
+func (s *Summary) failures(b *strings.Builder) {
+	t := &s.tally
+	var quiet []string // those whose errors have been told, or that have none
+	all := t.failures()
+	for i, f := range all {
+		names := t.failed[f]
+		if f.kind == "" || !s.Errors && len(names) <= maxTold {
+			quiet = append(quiet, names...)
+		} else {
+			s.group(b, f.ending, "", names)
+			s.line(b, harmless("  "+t.texts[f.kind].among(names)))
+		}
+		if len(quiet) > 0 && (i == len(all)-1 || all[i+1].ending != f.ending) {
+			s.group(b, f.ending, "", quiet)
+			quiet = nil
+		}
+	}
+}
+
+// among is the error as it is told of the hosts that had it.
+func (e example) among(hosts []string) string {
+	if !e.names || len(hosts) == 1 {
+		return e.text
+	}
+	return fmt.Sprintf("%s (%s; the others likewise)", e.text, e.host)
+}
+
+// times says how long the hosts took.
+func (s *Summary) times(b *strings.Builder) {
+	connect, _ := s.tally.Connect()
+	run, _ := s.tally.Run()
+	s.line(b, "took "+brief(s.tally.Elapsed()))
+	s.line(b, "connect: "+connect.String())
+	s.line(b, "run: "+run.String())
+	n, late := s.tally.stragglers()
+	if n == 0 {
+		return
+	}
+	var groups []string
+	for from := 0; from < len(late); {
+		to, took := from, brief(late[from].time)
+		var names []string
+		for ; to < len(late) && brief(late[to].time) == took; to++ {
+			names = append(names, late[to].name)
+		}
+		groups = append(groups, s.paint(yellow, took)+" "+harmless(hostlist.Fold(slices.Values(names))))
+		from = to
+	}
+	if more := n - len(late); more > 0 {
+		groups = append(groups, fmt.Sprintf("and %d more", more))
+	}
+	s.line(b, fmt.Sprintf("stragglers, over 3 × the median (%d): %s", n, strings.Join(groups, ", ")))
+}
+
+// group writes how hosts ended and their names.
+func (s *Summary) group(b *strings.Builder, how ending, more string, names []string) {
+	text := s.paint(colorOf(how.outcome), harmless(how.String()))
+	s.line(b, fmt.Sprintf("%s%s (%d): %s", text, more, len(names), harmless(hostlist.Fold(slices.Values(names)))))
+}
+
+// line writes a line that is harmless to a terminal but for our colours.
 func (s *Summary) line(b *strings.Builder, text string) {
 	b.WriteString(wrap(text, s.Width, summaryRows))
 	b.WriteByte('\n')
 }
 
-// counts is the number of hosts of each outcome that has any.
-func counts(outcomes map[runner.Outcome]int) string {
-	var list []string
-	for _, o := range order {
-		if n := outcomes[o]; n > 0 {
-			list = append(list, fmt.Sprintf("%d %s", n, o))
-		}
-	}
-	return strings.Join(list, ", ")
+func (p Percentiles) String() string {
+	return fmt.Sprintf("p50 %s, p90 %s, p99 %s, max %s", brief(p.P50), brief(p.P90), brief(p.P99), brief(p.Max))
 }
+
+// brief is a duration to three digits or, of minutes, to the second.
+func brief(d time.Duration) string {
+	unit := time.Nanosecond
+	for limit := time.Duration(1000); unit < time.Second && d >= limit; limit *= 10 {
+		unit *= 10
+	}
+	if d >= time.Minute {
+		unit = time.Second
+	}
+	text := d.Round(unit).String()
+	if whole, zero := strings.CutSuffix(text, "m0s"); zero {
+		return whole + "m"
+	}
+	return text
+}
+
+// counts is the number of hosts of each outcome that has any.
+func counts(outcomes map[runner.Outcome]int) string { return Stream{}.counts(outcomes) }
