@@ -224,7 +224,7 @@ func interruptNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) stri
 	term := onTerminal(t, "multi-rsh", rshArgs([]string{"-p", "640", "--connect-timeout", "60", "-w", addresses(r, 20), "sleep 1000"})...)
 	until(t, "640 sleeps", func() bool { return sleepers(t, r, "1000") == 640 })
 	term.press(t, "\x03")
-	until(t, "the status", func() bool { return strings.Contains(term.screen(), "running") })
+	until(t, "the status", func() bool { return strings.Contains(term.screen(), "Ctrl-C again within a second stops") })
 	began := time.Now()
 	term.press(t, "\x03")
 	code := term.wait()
