@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -79,9 +78,18 @@ func (e *env) about(line *commandLine, page helpPage, args []string) (a *argumen
 	if err != nil {
 		return nil, nil, usagef("%s: %v", name, reason(err))
 	}
-	if info, err := file.Stat(); err == nil && info.IsDir() {
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		err = usagef("%s is a directory, and a record is a file", name)
+	}
+	if out, is := e.Stdout.(*os.File); is && err == nil && info.Mode().IsRegular() {
+		if to, outErr := out.Stat(); outErr == nil && os.SameFile(info, to) {
+			err = usagef("standard output is %s, the record that is to be read; send it to another file", name)
+		}
+	}
+	if err != nil {
 		file.Close()
-		return nil, nil, usagef("%s is a directory, and a record is a file", name)
+		return nil, nil, err
 	}
 	return a, file, nil
 }
@@ -106,15 +114,15 @@ func (d *damage) line(number int, why error) {
 	}
 }
 
-// end is the error for what was left out; nil: nothing was.
-func (d *damage) end() error {
+// end is err or, where there is none, the error for what was left out; nil: nothing was.
+func (d *damage) end(err error) error {
 	if more := d.n - told; more > 0 {
 		fmt.Fprintf(d.Stderr, "multi-rsh: %s: and %d more lines are left out\n", d.name, more)
 	}
-	if d.n > 0 {
-		return &ending{exitHosts}
+	if err == nil && d.n > 0 {
+		err = &ending{exitHosts}
 	}
-	return nil
+	return err
 }
 
 // recordError is err, of the reading of a record, as the user is told it.
@@ -160,10 +168,7 @@ func (e *env) replayVerb(args []string) error {
 	}
 	d := &damage{env: e, name: name}
 	_, err = output.Replay(record, output.Tee(list...), d.line)
-	if err = recordError(name, err); err != nil {
-		return err
-	}
-	return d.end()
+	return d.end(recordError(name, err))
 }
 
 func sameFile(a, b string) bool {
@@ -189,40 +194,37 @@ func (e *env) reportVerb(args []string) error {
 		if isTerminal(e.Stdout) {
 			return usagef("a page for a browser does not go to a terminal; write it to a file: multi-rsh report %s -o run.html", name)
 		}
-		out := bufio.NewWriter(e.Stdout)
-		if err := recordError(name, output.WriteReport(out, record, d.line)); err != nil {
-			return err
-		}
-		if err := out.Flush(); err != nil {
-			return err
-		}
-		return d.end()
+		return d.end(recordError(name, output.WriteReport(e.Stdout, record, d.line)))
 	}
 	if sameFile(to, name) {
 		return usagef("%s %s is the record that is to be read; write another file", a.origin["output"], to)
 	}
-	if err := writeWhole(to, func(w io.Writer) error { return output.WriteReport(w, record, d.line) }); err != nil {
-		return recordError(name, err)
-	}
-	return d.end()
+	return d.end(writeWhole(to, func(w io.Writer) error { return recordError(name, output.WriteReport(w, record, d.line)) }))
 }
 
 // writeWhole writes a file beside its name and renames it, so that a page that is there is whole. What is no plain file is written to as it is.
 func writeWhole(name string, write func(io.Writer) error) error {
+	cannot := func(err error) error { return fmt.Errorf("%s cannot be written: %w", name, reason(err)) }
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
 		file, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
-			return err
+			return cannot(err)
 		}
-		return errors.Join(write(file), file.Close())
+		defer file.Close()
+		return write(file)
 	}
 	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
 	if err != nil {
-		return err
+		return cannot(err)
 	}
-	err = errors.Join(write(file), file.Chmod(0o644), file.Close())
+	err = write(file)
+	if last := errors.Join(file.Chmod(0o644), file.Close()); err == nil && last != nil {
+		err = cannot(last)
+	}
 	if err == nil {
-		err = os.Rename(file.Name(), name)
+		if err = os.Rename(file.Name(), name); err != nil {
+			err = cannot(err)
+		}
 	}
 	if err != nil {
 		os.Remove(file.Name())
