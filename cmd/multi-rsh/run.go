@@ -225,7 +225,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}()
 
 	var gaveUp, overdue, plain <-chan time.Time
-	if c.progress == "plain" {
+	if c.progress == "plain" && !c.quiet {
 		ticker := time.NewTicker(plainEvery)
 		defer ticker.Stop()
 		plain = ticker.C

@@ -278,7 +278,7 @@ func TestProgressOnTerminal(t *testing.T) {
 	s.ends()
 	rows := s.shown()
 	summary := rows[min(len(want), len(rows)):]
-	if !slices.Equal(rows[:len(rows)-len(summary)], want) || !regexp.MustCompile(`^30 hosts: 30 ok\ntook [0-9.a-zµ]+\nconnect: p50 .*\nrun: p50 .*$`).MatchString(
+	if !slices.Equal(rows[:len(rows)-len(summary)], want) || !regexp.MustCompile(`^30 hosts: 30 ok\ntook [0-9.a-zµ]+\nconnect: p50 .*\nrun: p50 .*(\nstragglers, .*)?$`).MatchString(
 		strings.Join(summary, "\n")) {
 		t.Errorf("at the end:\n%s\nwant before the summary:\n%s", strings.Join(rows, "\n"), strings.Join(want, "\n"))
 	}
@@ -391,4 +391,39 @@ func TestControlCharactersOnTerminal(t *testing.T) {
 // sameLines tells whether the texts have the same lines: which of a host's two outputs comes first is chance.
 func sameLines(a, b string) bool {
 	return slices.Equal(slices.Sorted(strings.SplitSeq(a, "\n")), slices.Sorted(strings.SplitSeq(b, "\n")))
+}
+
+// What is made of a record is as harmless as a run, and a page is not for a terminal.
+func TestRecordOnTerminal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const record = `{"type":"run","v":1,"hosts":1}
+{"type":"start","seq":0,"host":"n1\u001b[2J","time":"2026-03-29T01:59:59Z"}
+{"type":"output","seq":0,"host":"n1\u001b[2J","time":"2026-03-29T01:59:59Z","stream":"stdout","data":"a\u001b[2Jb\n"}
+{"type":"result","seq":0,"host":"n1\u001b[2J","time":"2026-03-29T01:59:59Z","outcome":"refused","phase":"connect","error":"no\u001b[2J\u0007"}
+`
+	if err := os.WriteFile(filepath.Join(dir, "run.jsonl"), []byte(record), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args   []string
+		status int
+		want   string // shown, below which there may be more
+	}{
+		{[]string{"replay"}, exitOK, "n1^[[2J: a^[[2Jb\r\nn1^[[2J: refused"},
+		{[]string{"replay", "--fold", "-q"}, exitOK, "---------------\r\nn1^[[2J (1): refused\r\n---------------\r\na^[[2Jb\r\n"},
+		{[]string{"replay", "--diff", "--summary=json"}, exitOK, "n1^[[2J: refused: no?[2J?\r\n---------------\r\nn1^[[2J (1): refused\r\n---------------\r\na^[[2Jb\r\n"},
+		{[]string{"replay", "--fold-live"}, exitOK, "n1^[[2J: a^[[2Jb\r\nn1^[[2J: refused"},
+		{[]string{"report"}, exitUsage, "multi-rsh: a page for a browser does not go to a terminal; write it to a file: multi-rsh report run.jsonl -o run.html\r\n"},
+	} {
+		s := see(t, dir, func(cmd *exec.Cmd) { cmd.Args = append(append(cmd.Args[:1], test.args...), "run.jsonl") })
+		for s.more() {
+		}
+		if status := ended(t, s.cmd.Wait()); status != test.status || !strings.HasPrefix(s.all, test.want) {
+			t.Errorf("%q: exit status %d and %q, want %d and %q", test.args, status, s.all, test.status, test.want)
+		}
+		if strings.ContainsAny(s.all, "\x1b\a") {
+			t.Errorf("%q: the terminal is told what to do: %q", test.args, s.all)
+		}
+	}
 }
