@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -68,7 +69,7 @@ func (e *env) about(line *commandLine, page helpPage, args []string) (a *argumen
 	case a.action == "help":
 		return nil, nil, line.help(e.Stdout, page)
 	case len(a.words) != 1:
-		return nil, nil, usagef("%s is for one record of a run, as --json=FILE makes it, and these are %d; name it, or - for standard input", line.name, len(a.words))
+		return nil, nil, usagef("%s: it is for one record of a run, as --json=FILE makes it, and these are %d; name it, or - for standard input", strings.TrimPrefix(line.name, "multi-rsh "), len(a.words))
 	}
 	name := a.words[0]
 	if name == "-" {
@@ -107,7 +108,7 @@ const told = 20
 func (d *damage) line(number int, why error) {
 	d.n++
 	switch {
-	case why == output.ErrCut:
+	case why == output.ErrCut || why == output.ErrHeadless:
 		fmt.Fprintf(d.Stderr, "multi-rsh: %s:%d: %v\n", d.name, number, why)
 	case d.n <= told:
 		fmt.Fprintf(d.Stderr, "multi-rsh: %s:%d: %v; the line is left out\n", d.name, number, why)

@@ -39,7 +39,7 @@ func WriteReport(w io.Writer, record io.Reader, damaged func(line int, why error
 	r.fold.begin()
 	defer r.fold.store.close()
 	run, err := Replay(record, r, func(line int, why error) {
-		if why != ErrCut { // the outcomes say it
+		if why != ErrCut && why != ErrHeadless { // the outcomes say it
 			r.damaged++
 		}
 		damaged(line, why)
