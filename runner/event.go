@@ -34,7 +34,8 @@ type Event struct {
 }
 
 // Sink takes the events of a run. One goroutine calls it, so it needs no lock, and while it works every host waits:
-// that is the back-pressure. An error stops the run.
+// that is the back-pressure. An error stops the run, of which the sink is told to the end all the same: one part of it may have
+// failed, and the others are to know how the hosts ended.
 type Sink interface {
 	Event(Event) error
 	Close() error // flushes; called once, after the last event

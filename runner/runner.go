@@ -270,11 +270,9 @@ func (x *run) handle(ev Event) error {
 		x.summary.add(ev.Result)
 		x.count(ev.Result.Outcome)
 	}
-	if x.sinkErr == nil {
-		if err := x.sink.Event(ev); err != nil {
-			x.sinkErr = &SinkError{err}
-			x.stop(x.sinkErr)
-		}
+	if err := x.sink.Event(ev); err != nil && x.sinkErr == nil {
+		x.sinkErr = &SinkError{err}
+		x.stop(x.sinkErr)
 	}
 	if starts {
 		return context.Cause(x.halt)

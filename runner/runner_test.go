@@ -353,6 +353,25 @@ func TestSinkFails(t *testing.T) {
 		if !errors.As(err, &sink) || !errors.Is(err, syscall.ENOSPC) || sum.Hosts != 3 || !rec.closed {
 			t.Errorf("error %v, %d hosts, closed %v", err, sum.Hosts, rec.closed)
 		}
+		if len(rec.results) != 3 {
+			t.Errorf("the sink was told of the ends of %d hosts, want 3", len(rec.results))
+		}
+	})
+}
+
+// What a host took to accept the command is told apart from what the command took.
+func TestRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{hosts: map[string]behaviour{"busy": {runs: time.Minute}, "down": {startErr: syscall.ECONNREFUSED}}}
+		rec := newRecorder(t)
+		(&Runner{Transport: f}).Run(t.Context(), hosts("busy", "down"), command, rec)
+		busy := rec.results["busy"]
+		if busy.Running.Before(busy.Started) || busy.Ended.Sub(busy.Running) < time.Minute {
+			t.Errorf("started %v, running %v, ended %v", busy.Started, busy.Running, busy.Ended)
+		}
+		if down := rec.results["down"].Running; !down.IsZero() {
+			t.Errorf("a host that refused is running since %v", down)
+		}
 	})
 }
 

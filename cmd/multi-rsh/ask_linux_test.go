@@ -39,7 +39,7 @@ func converse(t testing.TB, dir string, args ...string) *conversation {
 	}
 	cmd := &exec.Cmd{
 		Path: self, Args: append([]string{"multi-rsh", "-F", "config"}, args...), Dir: dir,
-		Stdin: tty, Stdout: tty, Stderr: tty,
+		Stdin: tty, Stdout: tty, Stderr: tty, Env: append(os.Environ(), "NO_COLOR=1"),
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true},
 	}
 	if err := cmd.Start(); err != nil {

@@ -30,7 +30,10 @@ type config struct {
 	transport      string        // for hosts that name none
 	input          string        // "-" is standard input; "": none
 
-	dryRun, failFast, noLabels, quiet, largestStatus, merge, plain, killOnDisconnect bool
+	dryRun, failFast, largestStatus, merge, plain, killOnDisconnect bool
+
+	view
+	progress string // auto, plain or none
 
 	sshConfig      string     // as sshconfig.Sources has it
 	sshOptions     []string   // the same, checked one by one; those of --jump and --identity go first
@@ -124,8 +127,6 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 
 		dryRun:           ctx.Bool("dry-run"),
 		failFast:         ctx.Bool("fail-fast"),
-		noLabels:         ctx.Bool("no-labels"),
-		quiet:            ctx.Bool("quiet"),
 		largestStatus:    ctx.Bool("largest-status"),
 		merge:            ctx.Bool("merge"),
 		plain:            ctx.Bool("plain"),
@@ -158,6 +159,11 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		func() error { return a.hostKeys(c) },
 		func() error { return a.retries(ctx, c) },
 		func() error { return a.sshOptions(ctx, c) },
+		func() (err error) { c.view, err = a.view(ctx); return err },
+		func() (err error) {
+			c.progress, err = a.oneOf(ctx, "progress", "how the progress of a run is shown", "auto", "plain", "none")
+			return err
+		},
 		func() error { return a.hostsAndCommand(c, getenv) },
 		func() error { return a.contradictions(c) },
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"golang.org/x/term"
@@ -11,57 +12,86 @@ import (
 	"multirsh/runner/output"
 )
 
-// console is the sink of a run: the lines of the hosts, the status for when it is asked for, and the summary.
+// console is the sink of a run: what the view has of it, the progress, and at the end the summary.
+//
+//	events ─┬─► Progress ──► Screen, on the last lines of the terminal; or a line every ten seconds
+//	        ├─► Summary                         ▲ all that goes to that terminal
+//	        └─► Lines, Fold, Record, Files … ───┘
 type console struct {
-	lines    output.Lines
-	progress output.Progress
-	summary  output.Summary
+	sinks    runner.Sink // the view's
+	summary  *output.Summary
+	progress *output.Progress
+	screen   *output.Screen // nil: there is none
 	stderr   output.Stream
-	total    int
 	retries  func() int // connections tried again, when the run is over
 	quiet    bool
-	failed   bool // the lines could not be written: what the summary has seen is then not the whole run
 }
 
-func (e *env) console(c *config, total int, retries func() int) *console {
-	stderr := output.Stream{W: e.Stderr}
-	if file, is := terminal(e.Stderr); is {
-		if columns, _, err := term.GetSize(int(file.Fd())); err == nil {
-			stderr.Width = columns
+// console makes the sink. Files are open and the screen is taken then: the caller has it released, whatever happens.
+func (e *env) console(c *config, p *plan) (*console, error) {
+	stdout, stderr := e.streams(&c.view)
+	s := &console{
+		progress: &output.Progress{Total: p.hosts.count, Ports: p.reach.portsInUse()},
+		retries:  p.reach.retries,
+		quiet:    c.quiet,
+	}
+	if tty, is := terminal(e.Stderr); is && c.progress == "auto" && !c.quiet && e.Getenv("TERM") != "dumb" {
+		s.screen = output.NewScreen(tty, func() int {
+			columns, _, _ := term.GetSize(int(tty.Fd()))
+			return columns
+		}, s.progress)
+		stderr.W = s.screen
+		if same(e.Stdout, tty) {
+			stdout.W = s.screen
 		}
 	}
-	return &console{
-		lines:   output.Lines{Stdout: output.Stream{W: e.Stdout}, Stderr: stderr, NoLabels: c.noLabels, Quiet: c.quiet},
-		summary: output.Summary{Stream: stderr},
-		stderr:  stderr,
-		total:   total,
-		retries: retries,
-		quiet:   c.quiet,
+	s.stderr = stderr
+	s.summary = &output.Summary{Stream: stderr, JSON: c.summary == "json"}
+	list, err := e.sinks(&c.view, c.record(e.Now(), p.hosts.count), stdout, stderr)
+	if err != nil {
+		s.release()
+		return nil, err
 	}
+	if c.summary == "none" {
+		s.summary.W = io.Discard
+	}
+	s.sinks = output.Tee(list...)
+	return s, nil
+}
+
+// record is what a record says of the run.
+func (c *config) record(now time.Time, hosts int) output.Run {
+	return output.Run{Program: version, Time: now, Command: c.command, Transport: c.transport, Fanout: c.fanout, Hosts: hosts}
+}
+
+// same tells whether the stream is that terminal.
+func same(stream any, tty *os.File) bool {
+	file, is := terminal(stream)
+	if !is {
+		return false
+	}
+	a, err := file.Stat()
+	b, err2 := tty.Stat()
+	return err == nil && err2 == nil && os.SameFile(a, b)
 }
 
 // Event implements runner.Sink.
 func (s *console) Event(ev runner.Event) error {
-	if err := s.progress.Event(ev); err != nil {
-		return err
-	}
-	if err := s.summary.Event(ev); err != nil {
-		return err
-	}
-	err := s.lines.Event(ev)
-	s.failed = s.failed || err != nil
-	return err
+	s.progress.Event(ev)
+	s.summary.Event(ev)
+	return s.sinks.Event(ev)
 }
 
 // Close implements runner.Sink.
 func (s *console) Close() error {
-	if s.quiet || s.failed {
-		return nil
+	err := s.sinks.Close()
+	s.release()
+	if told := s.summary.Close(); err == nil {
+		err = told
 	}
-	if err := s.summary.Close(); err != nil {
+	if s.quiet {
 		return err
 	}
-	var err error
 	switch n := s.retries(); n {
 	case 0:
 	case 1:
@@ -72,8 +102,15 @@ func (s *console) Close() error {
 	return err
 }
 
+// release gives the terminal back; what is written then goes there directly.
+func (s *console) release() {
+	if s.screen != nil {
+		s.screen.Stop()
+	}
+}
+
 // status shows how far the run is. Where that cannot be written there is nobody to tell.
 func (s *console) status(now time.Time) {
-	s.progress.Status(s.stderr, now, s.total)
+	s.progress.Status(s.stderr, now)
 	io.WriteString(s.stderr.W, "Ctrl-C again within a second stops\n")
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os/exec"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -30,7 +29,7 @@ var runHelp = helpPage{
 
   multi-rsh [options] "command" host...
   multi-rsh [options] -w EXPR command [argument...]     (or -g, -a, -l)
-  multi-rsh hosts ...                                   what expressions mean
+  multi-rsh hosts | replay | report ...    what expressions mean; recorded runs
 `,
 	groups: []string{"Hosts", "Command", "Transport", "Output", "Other"},
 	foot: `Examples
@@ -51,6 +50,23 @@ ssh(1), and these options go before them. The others: multi-rsh --help
 `,
 }
 
+var outputHelp = helpPage{
+	head: `How a run is shown, and what is kept of it. The other options: multi-rsh --help
+
+  multi-rsh replay RUN.jsonl ...      show a recorded run again, in these ways
+  multi-rsh report RUN.jsonl -o FILE  make one page for a browser of it
+`,
+	groups: []string{"Output", "More output"},
+	foot: `Examples
+  multi-rsh -b -g web uname -r
+  multi-rsh --diff --normalize host,ip -g web cat /etc/resolv.conf
+  multi-rsh --json=run.jsonl -q -g web 'df -h'; multi-rsh replay -b run.jsonl
+`,
+}
+
+// helpTopics are the pages beside the first, by what --help is followed by.
+var helpTopics = map[string]helpPage{"ssh": sshHelp, "output": outputHelp}
+
 const helpTemplate = `{{.Head}}{{range .Groups}}
 {{.Name}}
 {{range .Options}}  {{.Usage}}
@@ -70,7 +86,7 @@ func (o helpLine) Usage() string {
 	if o.letters != "" {
 		letter = "-" + o.letters[:1] + ","
 	}
-	return fmt.Sprintf("%s --%-20s  %s", letter, strings.TrimSpace(o.name+" "+o.arg), o.text)
+	return fmt.Sprintf("%s --%-20s  %s", letter, o.name+o.value(), o.text)
 }
 
 // help writes a page about the options.

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -50,7 +49,7 @@ var hostsLine = &commandLine{name: "multi-rsh hosts", options: []*option{
 	runLine.byLong("config"),
 	{name: "help", letters: "h", action: true, group: "Other", text: "this page"},
 	{name: "man", action: true, group: "Other", text: "the manual of hosts"},
-}}
+}, unknown: unknownHostsLetter}
 
 // hostsHelp fits a screen of 80 by 50.
 var hostsHelp = helpPage{
@@ -120,7 +119,7 @@ func (e *env) hostsVerb(args []string) error {
 	if len(args) == 0 {
 		return hostsLine.help(e.Stdout, hostsHelp)
 	}
-	args, err := optionsFirst(args)
+	args, err := hostsLine.optionsFirst(args)
 	if err != nil {
 		return err
 	}
@@ -165,57 +164,6 @@ func (e *env) hostsVerb(args []string) error {
 		q.ctx, q.out = ctx, newPrinter(ctx, e.Stdout, q.separator)
 		return q.answer()
 	})
-}
-
-// optionsFirst moves the options, which may stand anywhere before --, to where split looks for them.
-func optionsFirst(args []string) ([]string, error) {
-	var options, words []string
-	for len(args) > 0 {
-		arg := args[0]
-		args = args[1:]
-		switch {
-		case arg == "--":
-			words, args = append(words, args...), nil
-		case arg == "-" || !strings.HasPrefix(arg, "-"):
-			words = append(words, arg)
-		default:
-			options = append(options, arg)
-			o, as, err := needsNext(arg)
-			switch {
-			case err != nil:
-				return nil, err
-			case o != nil && len(args) == 0:
-				return nil, needsValue(o, as)
-			case o != nil:
-				options, args = append(options, args[0]), args[1:]
-			}
-		}
-	}
-	return append(append(options, "--"), words...), nil
-}
-
-// needsNext is the option in arg, and what to call it, whose value is the argument after it; nil: there is none.
-func needsNext(arg string) (o *option, as string, err error) {
-	if name, isLong := strings.CutPrefix(arg, "--"); isLong {
-		if o := hostsLine.byLong(name); o != nil && o.arg != "" {
-			return o, arg, nil
-		}
-		return nil, "", nil
-	}
-	for i, letter := range arg[1:] {
-		o := hostsLine.byLetter(letter)
-		if o == nil {
-			return nil, "", unknownHostsLetter(letter, arg)
-		}
-		if o.arg == "" {
-			continue
-		}
-		if i+1+utf8.RuneLen(letter) == len(arg) {
-			return o, "-" + string(letter), nil
-		}
-		break
-	}
-	return nil, "", nil
 }
 
 // ofNodeset are letters of nodeset(1), and the sub-commands that do the same.

@@ -34,8 +34,11 @@ func TestManualOptions(t *testing.T) {
 			item.WriteString("Fl " + string(letter) + " , ")
 		}
 		item.WriteString("Fl Fl " + o.name)
-		if o.arg != "" {
-			item.WriteString(" Ar " + strings.ToLower(o.arg))
+		switch arg := "Ar " + strings.ToLower(o.arg); {
+		case o.unless != "":
+			item.WriteString(" Ns Op = Ns " + arg)
+		case o.arg != "":
+			item.WriteString(" " + arg)
 		}
 		want = append(want, item.String())
 	}
@@ -170,27 +173,35 @@ func TestManualConfiguration(t *testing.T) {
 	}
 }
 
-// Each page of the help fits one screen, and together they show every option.
+// Each page of the help fits one screen, and those of a run together show every option of it.
 func TestHelpFitsAScreen(t *testing.T) {
-	var all string
-	for name, page := range map[string]helpPage{"": runHelp, "ssh": sshHelp} {
+	var all strings.Builder
+	check := func(name string, l *commandLine, page helpPage) {
 		var text bytes.Buffer
-		if err := runLine.help(&text, page); err != nil {
+		if err := l.help(&text, page); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
 		if len(lines) > 50 {
-			t.Errorf("--help %s: %d lines, want at most 50", name, len(lines))
+			t.Errorf("%s: %d lines, want at most 50", name, len(lines))
 		}
 		for _, line := range lines {
 			if len(line) > 80 {
-				t.Errorf("--help %s: %d columns, want at most 80: %s", name, len(line), line)
+				t.Errorf("%s: %d columns, want at most 80: %s", name, len(line), line)
 			}
 		}
-		all += text.String()
+		if l == runLine {
+			all.Write(text.Bytes())
+		}
 	}
+	check("--help", runLine, runHelp)
+	for topic, page := range helpTopics {
+		check("--help "+topic, runLine, page)
+	}
+	check("replay --help", replayLine, replayHelp)
+	check("report --help", reportLine, reportHelp)
 	for _, o := range runLine.options {
-		if strings.Count(all, " --"+o.name+" ") == 0 {
+		if !strings.Contains(all.String(), " "+o.usage()+" ") {
 			t.Errorf("--%s is missing", o.name)
 		}
 	}

@@ -15,6 +15,9 @@ import (
 type commandLine struct {
 	name    string // how it is called: multi-rsh, multi-rsh hosts
 	options []*option
+
+	// unknown is the error for a letter that it does not know, in arg; nil: unknownLetter.
+	unknown func(letter rune, arg string) error
 }
 
 // option is one option of a command line.
@@ -22,6 +25,7 @@ type option struct {
 	name    string // long, without the dashes
 	letters string // short ones, the first is shown first
 	arg     string // what the value is called in the help; empty: a switch
+	unless  string // the value where none is written, as in --json beside --json=FILE; empty: one must be
 	many    bool   // may be given more than once
 	action  bool   // says something and ends: no setting, so not taken from the environment
 	weakens bool   // can make a run less safe, so not taken from the environment either, where nobody sees it
@@ -32,7 +36,7 @@ type option struct {
 }
 
 // runLine is the command line of a run, with the options in the order of the help.
-var runLine = &commandLine{name: "multi-rsh", options: []*option{
+var runLine = &commandLine{name: "multi-rsh", options: slices.Concat([]*option{
 	{name: "hosts", letters: "w", arg: "EXPR", many: true, once: true, group: "Hosts", text: "these hosts: 'n[01-16]!n07', @web; repeatable"},
 	{name: "exclude", letters: "x", arg: "EXPR", many: true, once: true, group: "Hosts", text: "but not these; repeatable"},
 	{name: "group", letters: "g", arg: "GROUP", many: true, once: true, group: "Hosts", text: "the hosts of groups: web,rack[1-3]; repeatable"},
@@ -69,19 +73,29 @@ var runLine = &commandLine{name: "multi-rsh", options: []*option{
 	{name: "tty", only: "ssh", group: "SSH", text: "give the command a terminal"},
 	{name: "forward-agent", letters: "A", weakens: true, only: "ssh", group: "SSH", text: "let the hosts use your ssh-agent"},
 	{name: "legacy", weakens: true, only: "ssh", group: "SSH", text: "offer old, weak algorithms too"},
+}, viewOptions, []*option{
+	{name: "progress", arg: "HOW", group: "More output", text: "auto, plain (a line every 10 s), or none"},
 
-	{name: "no-labels", letters: "N", group: "Output", text: "no 'host: ' before the lines"},
-	{name: "quiet", letters: "q", group: "Output", text: "only what the commands write, and no summary"},
-	{name: "largest-status", letters: "S", group: "Output", text: "exit with the largest remote status"},
-
+	{name: "largest-status", letters: "S", group: "Other", text: "exit with the largest remote status"},
 	{name: "config", arg: "FILE", once: true, group: "Other", text: "instead of the files of the configuration; or none"},
-	{name: "help", letters: "h", action: true, group: "Other", text: "this page; --help ssh: the options of SSH"},
+	{name: "help", letters: "h", action: true, group: "Other", text: "this page; --help ssh, --help output: more options"},
 	{name: "man", action: true, group: "Other", text: "the manual"},
 	{name: "version", letters: "V", action: true, group: "Other", text: "the version"},
-}}
+})}
 
 // usage is how the option is written.
-func (o *option) usage() string { return strings.TrimSpace("--" + o.name + " " + o.arg) }
+func (o *option) usage() string { return "--" + o.name + o.value() }
+
+// value is how its value is written behind the name.
+func (o *option) value() string {
+	switch {
+	case o.arg == "":
+		return ""
+	case o.unless != "":
+		return "[=" + o.arg + "]"
+	}
+	return " " + o.arg
+}
 
 // variable is the environment's name for the option; empty: it is not taken from there.
 func (o *option) variable() string {
@@ -173,6 +187,60 @@ func (l *commandLine) split(args []string, getenv func(string) string) (*argumen
 	return a, nil
 }
 
+// optionsFirst moves the options, which may stand anywhere before --, to where split looks for them.
+func (l *commandLine) optionsFirst(args []string) ([]string, error) {
+	var options, words []string
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		switch {
+		case arg == "--":
+			words, args = append(words, args...), nil
+		case arg == "-" || !strings.HasPrefix(arg, "-"):
+			words = append(words, arg)
+		default:
+			options = append(options, arg)
+			o, as, err := l.needsNext(arg)
+			switch {
+			case err != nil:
+				return nil, err
+			case o != nil && len(args) == 0:
+				return nil, needsValue(o, as)
+			case o != nil:
+				options, args = append(options, args[0]), args[1:]
+			}
+		}
+	}
+	return append(append(options, "--"), words...), nil
+}
+
+// needsNext is the option in arg, and what to call it, whose value is the argument after it; nil: there is none.
+func (l *commandLine) needsNext(arg string) (o *option, as string, err error) {
+	if name, isLong := strings.CutPrefix(arg, "--"); isLong {
+		if o := l.byLong(name); o != nil && o.arg != "" && o.unless == "" {
+			return o, arg, nil
+		}
+		return nil, "", nil
+	}
+	for i, letter := range arg[1:] {
+		o := l.byLetter(letter)
+		if o == nil {
+			if l.unknown != nil {
+				return nil, "", l.unknown(letter, arg)
+			}
+			return nil, "", l.unknownLetter("-"+string(letter), arg[1+i:])
+		}
+		if o.arg == "" {
+			continue
+		}
+		if i+1+utf8.RuneLen(letter) == len(arg) {
+			return o, "-" + string(letter), nil
+		}
+		break
+	}
+	return nil, "", nil
+}
+
 // long takes --name or --name=value, and gives back the arguments that are left.
 func (a *arguments) long(text string, rest []string) ([]string, error) {
 	name, value, hasValue := strings.Cut(text, "=")
@@ -184,6 +252,8 @@ func (a *arguments) long(text string, rest []string) ([]string, error) {
 		if !hasValue {
 			value = "true"
 		}
+	case o.unless != "":
+		value = o.unless
 	case len(rest) == 0:
 		return nil, needsValue(o, "--"+name)
 	default:
@@ -337,7 +407,7 @@ func (a *arguments) values() (values *cli.Context, err error) {
 }
 
 func needsValue(o *option, as string) error {
-	return usagef("%s needs a value: %s %s, %s", as, as, o.arg, o.text)
+	return usagef("%s needs a value: %s%s, %s", as, as, strings.Trim(o.value(), "[]"), o.text)
 }
 
 func parseSwitch(text string) (on, known bool) {

@@ -19,13 +19,14 @@ func configureWith(environment map[string]string, args ...string) (*config, erro
 
 // base is a configuration with nothing asked for.
 func base(change func(*config)) *config {
-	c := &config{choice: choice{include: []string{"h1"}}, fanout: 64, transport: "ssh", command: "id"}
+	c := &config{choice: choice{include: []string{"h1"}}, fanout: 64, transport: "ssh", command: "id", progress: "auto"}
+	c.view = view{lines: true, summary: "text", color: "auto"}
 	change(c)
 	return c
 }
 
 func diffConfigs(want, got *config) string {
-	return cmp.Diff(want, got, cmp.AllowUnexported(config{}, choice{}, labelLimit{}), cmpopts.IgnoreFields(config{}, "given"), cmpopts.EquateEmpty())
+	return cmp.Diff(want, got, cmp.AllowUnexported(config{}, choice{}, labelLimit{}, view{}), cmpopts.IgnoreFields(config{}, "given"), cmpopts.EquateEmpty())
 }
 
 func TestConfigure(t *testing.T) {
@@ -44,7 +45,9 @@ func TestConfigure(t *testing.T) {
 		{args: []string{"-p64", "-t30", "-uops", "-Rexec", "-SN", "id", "h1"}, want: base(func(c *config) {
 			c.timeout, c.user, c.transport, c.largestStatus, c.noLabels = 30*time.Second, "ops", "exec", true, true
 		})},
-		{args: []string{"-qkNp", "3", "id", "h1"}, want: base(func(c *config) { c.quiet, c.failFast, c.noLabels, c.fanout = true, true, true, 3 })},
+		{args: []string{"-qkNp", "3", "id", "h1"}, want: base(func(c *config) {
+			c.quiet, c.summary, c.failFast, c.noLabels, c.fanout = true, "none", true, true, 3
+		})},
 		{args: []string{"-f", "7", "--timeout=2m", "--connect-timeout", "1.5", "id", "h1"}, want: base(func(c *config) {
 			c.fanout, c.timeout, c.connectTimeout = 7, 2*time.Minute, 1500*time.Millisecond
 		})},

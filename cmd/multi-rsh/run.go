@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,7 +39,9 @@ type env struct {
 // verbs are the commands of ours that are no runs. The first argument alone chooses one, before anything is parsed:
 // "multi-rsh -- hosts h1" runs a remote command of that name.
 var verbs = map[string]func(e *env, args []string) error{
-	"hosts": (*env).hostsVerb,
+	"hosts":  (*env).hostsVerb,
+	"replay": (*env).replayVerb,
+	"report": (*env).reportVerb,
 }
 
 // run is the program: it does what the arguments ask for and returns the exit status.
@@ -54,10 +58,12 @@ func run(e *env) int {
 		c = &config{}
 	case c.action == "":
 		summary, err = e.runHosts(c)
-	case c.action == "help" && c.topic == "ssh":
-		err = runLine.help(e.Stdout, sshHelp)
 	case c.action == "help":
-		err = runLine.help(e.Stdout, runHelp)
+		page, known := helpTopics[c.topic]
+		if !known {
+			page = runHelp
+		}
+		err = runLine.help(e.Stdout, page)
 	case c.action == "man":
 		err = e.writeManual(manual)
 	case c.action == "version":
@@ -81,20 +87,33 @@ func complaint(summary runner.Summary, err error) string {
 	case err == nil || errors.Is(err, runner.ErrFailFast) || errors.As(err, &signal) || errors.As(err, &end):
 		return ""
 	case errors.As(err, &sink):
-		why := "nobody reads the output any more"
-		if !errors.Is(err, syscall.EPIPE) {
-			why = fmt.Sprintf("the output cannot be written (%v)", reason(sink.Err))
-		}
-		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", why, summary.Outcomes[runner.OK], summary.Hosts)
+		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", unwritten(sink.Err), summary.Outcomes[runner.OK], summary.Hosts)
 	case errors.Is(err, syscall.EPIPE): // as of head(1), and nothing has been run
 		return ""
 	}
 	return err.Error()
 }
 
+// unwritten says why output could not be written.
+func unwritten(err error) string {
+	path := (*fs.PathError)(nil)
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return "nobody reads the output any more"
+	case !errors.As(err, &path) || path.Error() != err.Error(): // it says more
+		return err.Error()
+	case strings.HasPrefix(path.Path, "/dev/std"):
+		return fmt.Sprintf("the output cannot be written (%v)", path.Err)
+	}
+	return fmt.Sprintf("%s cannot be written (%v)", path.Path, path.Err)
+}
+
 // patience is how long a run that was killed may take to end. It does take long when nobody reads our output, as a pager
 // that shows its first page: then the process ends without it, and with the process every connection.
 const patience = time.Second
+
+// plainEvery is how often --progress=plain writes a line.
+const plainEvery = 10 * time.Second
 
 // wide is the fan-out above which memory counts for more than the collector's CPU. Most of what thousands of sessions hold are
 // stacks and sockets; collecting the garbage between at half its usual growth takes a tenth off the whole, and at a quarter, with
@@ -187,7 +206,11 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		debug.SetGCPercent(growth)
 	}
 	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast, Limits: hosts.limits}
-	sink := e.console(c, hosts.count, reach.retries)
+	sink, err := e.console(c, p)
+	if err != nil {
+		return runner.Summary{}, err
+	}
+	defer sink.release()
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 
@@ -201,13 +224,18 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		ended <- ending{summary, err}
 	}()
 
-	var gaveUp, overdue <-chan time.Time
+	var gaveUp, overdue, plain <-chan time.Time
+	if c.progress == "plain" && !c.quiet {
+		ticker := time.NewTicker(plainEvery)
+		defer ticker.Stop()
+		plain = ticker.C
+	}
 	// say is for the terminal. It does not wait: the run's loop may be held up by a reader of our output.
 	say := func(f func()) { go r.Inspect(f) }
 	// tell is for what must be said at once; a reader that takes nothing cannot hold it up for long.
 	tell := func(text string) {
 		told := make(chan struct{})
-		go func() { io.WriteString(e.Stderr, text); close(told) }()
+		go func() { io.WriteString(sink.stderr.W, text); close(told) }()
 		select {
 		case <-told:
 		case <-time.After(patience):
@@ -217,7 +245,9 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		terminal: isTerminal(e.Stdin) || isTerminal(e.Stderr),
 		status:   func() { say(func() { sink.status(e.Now()) }) },
 		stop: func(cause *stopped) {
-			say(func() { fmt.Fprintf(e.Stderr, "multi-rsh: %v: what runs has %v to end\n", cause, runner.DefaultGrace) })
+			say(func() {
+				fmt.Fprintf(sink.stderr.W, "multi-rsh: %v: what runs has %v to end\n", cause, runner.DefaultGrace)
+			})
 			stop(cause)
 			if cause.signal != os.Interrupt {
 				overdue = time.After(runner.DefaultGrace + patience)
@@ -236,6 +266,8 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		select {
 		case signal := <-signals:
 			asked.take(signal, e.Now())
+		case <-plain:
+			say(func() { sink.progress.Plain(sink.stderr.W, e.Now()) })
 		case end := <-ended:
 			return end.Summary, end.error
 		case <-overdue:

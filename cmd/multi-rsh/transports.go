@@ -78,6 +78,17 @@ func (r *reach) close() {
 	}
 }
 
+// portsInUse is what tells how many of the reserved ports are in use, and of how many; nil: none is needed.
+func (r *reach) portsInUse() func() (used, of int) {
+	if r.ports == nil {
+		return nil
+	}
+	return func() (used, of int) {
+		s := r.ports.Stats()
+		return s.InUse, s.Ports
+	}
+}
+
 // retries is how many connections were tried again because a server had dropped them.
 func (r *reach) retries() int {
 	if r.ssh == nil {

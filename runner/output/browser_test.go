@@ -250,7 +250,7 @@ func TestReportPageLarge(t *testing.T) {
 }
 
 func TestReportPageEmpty(t *testing.T) {
-	p := open(t, writeReport(t, ""))
+	p := open(t, writeReport(t, record(t, Run{})))
 	p.is(shown, "0 hosts")
 	p.quiet()
 }

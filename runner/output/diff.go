@@ -124,43 +124,63 @@ func (c *comparison) token(g *group, line []byte, tokens map[string]int) int {
 	return n
 }
 
-// write writes it in the unified format.
-func (u *unified) write(w io.Writer) {
+// write writes it in the unified format. Errors are for the writer to remember.
+func (u *unified) write(out Stream) {
 	if len(u.hunks.Hunks) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "--- %s\n+++ %s\n", u.from, u.to)
+	var text, escaped []byte
+	line := func(c color, mark byte, of []byte) {
+		text = append(append(text[:0], mark), of...)
+		bare := text[len(text)-1] != '\n'
+		if bare {
+			text = append(text, '\n')
+		}
+		shown := text
+		if out.Escape {
+			escaped = appendEscaped(escaped[:0], text)
+			shown = escaped
+		}
+		io.WriteString(out.W, out.paint(c, string(shown[:len(shown)-1]))+"\n")
+		if bare {
+			io.WriteString(out.W, "\\ No newline at end of output\n")
+		}
+	}
+	head := func(c color, text string) {
+		io.WriteString(out.W, out.paint(c, text)+"\n")
+	}
+	head(bold, "--- "+u.from)
+	head(bold, "+++ "+u.to)
 	more := 0 // lines, up to the hunk: the library's own ToLine is wrong behind a hunk of several changes
 	for _, h := range u.hunks.Hunks {
 		a := h.FromLine - 1
 		b := a + more
 		fromA, fromB := a, b
-		var text bytes.Buffer
-		for _, line := range h.Lines {
-			var of []byte
-			switch line.Kind {
-			case udiff.Delete:
-				text.WriteByte('-')
-				of = u.a[a]
+		for _, l := range h.Lines {
+			if l.Kind != udiff.Insert {
 				a++
-			case udiff.Insert:
-				text.WriteByte('+')
-				of = u.b[b]
-				b++
-			default:
-				text.WriteByte(' ')
-				of = u.a[a]
-				a++
-				b++
 			}
-			text.Write(of)
-			if !bytes.HasSuffix(of, []byte("\n")) {
-				text.WriteString("\n\\ No newline at end of output\n")
+			if l.Kind != udiff.Delete {
+				b++
 			}
 		}
 		more = b - a
-		fmt.Fprintf(w, "@@ -%s +%s @@\n", span(fromA, a), span(fromB, b))
-		w.Write(text.Bytes())
+		head(cyan, fmt.Sprintf("@@ -%s +%s @@", span(fromA, a), span(fromB, b)))
+		a, b = fromA, fromB
+		for _, l := range h.Lines {
+			switch l.Kind {
+			case udiff.Delete:
+				line(red, '-', u.a[a])
+				a++
+			case udiff.Insert:
+				line(green, '+', u.b[b])
+				b++
+			default:
+				line(noColor, ' ', u.a[a])
+				a++
+				b++
+			}
+		}
 	}
 }
 

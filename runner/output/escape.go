@@ -1,6 +1,9 @@
 package output
 
-import "unicode/utf8"
+import (
+	"encoding/binary"
+	"unicode/utf8"
+)
 
 // appendEscaped appends src to dst with all that a terminal would obey shown as text instead. Control characters are written as cat -v
 // does, ESC as ^[ and DEL as ^?; C1 controls and those that turn the direction of text as \u009b and \u202e; bytes that are not UTF-8 as
@@ -9,6 +12,12 @@ func appendEscaped(dst, src []byte) []byte {
 	const hex = "0123456789abcdef"
 	done := 0
 	for i := 0; i < len(src); {
+		for len(src)-i >= 8 && printable(binary.LittleEndian.Uint64(src[i:])) {
+			i += 8
+		}
+		if i == len(src) {
+			break
+		}
 		c := src[i]
 		if c < utf8.RuneSelf {
 			if visible[c] {
@@ -36,6 +45,13 @@ func appendEscaped(dst, src []byte) []byte {
 	return append(dst, src[done:]...)
 }
 
+// printable tells whether each of eight bytes is from the space to the tilde: none has its highest bit, nor gets it when the space is taken off
+// it or one is added.
+func printable(x uint64) bool {
+	const each = 0x0101010101010101
+	return (x|(x-each*' ')|(x+each))&(each*0x80) == 0
+}
+
 // visible are the ASCII characters that stay.
 var visible = func() (t [utf8.RuneSelf]bool) {
 	for c := range t {
@@ -55,3 +71,6 @@ func obeyed(r rune) bool {
 	}
 	return 0x202a <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069
 }
+
+// harmless is text with all that a terminal would obey shown as text.
+func harmless(text string) string { return string(appendEscaped(nil, []byte(text))) }

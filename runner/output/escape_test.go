@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -25,6 +26,21 @@ func TestAppendEscaped(t *testing.T) {
 	} {
 		if got := string(appendEscaped([]byte("> "), []byte(tt.in))); got != "> "+tt.want {
 			t.Errorf("%q: %q, want %q", tt.in, got, "> "+tt.want)
+		}
+	}
+}
+
+// Eight bytes are looked at in one go: each byte is seen, wherever it is and whatever is beside it.
+func TestPrintable(t *testing.T) {
+	for _, beside := range []byte{' ', 'a', '~'} {
+		for at := range 8 {
+			for c := range 256 {
+				eight := bytes.Repeat([]byte{beside}, 8)
+				eight[at] = byte(c)
+				if got := printable(binary.LittleEndian.Uint64(eight)); got != (c >= ' ' && c <= '~') {
+					t.Errorf("%q: %v", eight, got)
+				}
+			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ import (
 // written, Event fails with an error that names it and the cause, and Close shows what there is.
 type Fold struct {
 	Stream
-	Stderr    bool      // standard error is part of a host's output, in the order it came, line by line; else it is not looked at
+	Stderr    bool      // standard error is part of a host's output, behind the rest of it; else it is not looked at
 	Normalize Normalize // what may differ; the group's first host is shown then, and the header says in what others differ
 	Diff      bool      // the largest group is shown in full, of others the differences to it
 	Memory    int64     // bytes of outputs to keep in memory, 0: DefaultFoldMemory
@@ -49,13 +49,13 @@ type Fold struct {
 	groups map[groupKey]*group
 	all    []*group
 	buf    []byte
+	part   []byte
 }
 
 // DefaultFoldMemory is how much of the outputs Fold keeps in memory.
 const DefaultFoldMemory = 256 << 20
 
-// maxHeld bounds what is held back of a line until its end is there. A longer one may be broken by a line of the other stream, and regular expressions see it in
-// pieces of this size.
+// maxHeld bounds what is held back of a line until its end is there: what is disregarded is looked for in pieces of this size.
 const maxHeld = 16 << 10
 
 const keepFoldings = 256 // states of hosts that have ended are kept for the next ones
@@ -63,13 +63,14 @@ const keepFoldings = 256 // states of hosts that have ended are kept for the nex
 // folding is a host that has written something and not ended.
 type folding struct {
 	cursor
-	name  string
-	held  [2][]byte // of standard output and error: a line without its end, with Stderr
-	names []string
-	line  []byte // what has come of a line, with Normalize
-	raw   hash.Hash
-	key   hash.Hash
-	parts replacements
+	stderr cursor // with Stderr
+	bare   bool   // what has come of standard output lacks its last newline
+	name   string
+	names  []string
+	line   []byte // what has come of a line, with Normalize
+	raw    hash.Hash
+	key    hash.Hash
+	parts  replacements
 }
 
 // group is hosts whose outputs are shown together.
@@ -158,12 +159,8 @@ func (f *Fold) host(e runner.Event) *folding {
 
 // release keeps the state of a host that has ended for another one.
 func (f *Fold) release(h *folding) {
-	for i := range h.held {
-		f.store.memory -= int64(cap(h.held[i]))
-		h.held[i] = nil
-	}
 	f.store.memory -= int64(cap(h.line))
-	h.line, h.names, h.cursor = nil, nil, cursor{}
+	h.line, h.names, h.cursor, h.stderr, h.bare = nil, nil, cursor{}, cursor{}, false
 	if h.raw != nil {
 		h.raw.Reset()
 		h.key.Reset()
@@ -174,32 +171,51 @@ func (f *Fold) release(h *folding) {
 	}
 }
 
-// output takes what the host has written to one of its streams. With both of them, whole lines are put after each other, or else it would
-// depend on chance where one of the other stream comes into a line.
+// output takes what the host has written to one of its streams. Standard error is kept apart, and put behind the rest when the host has ended:
+// where one comes into the other is chance, and equal hosts would not be told as equal.
 func (f *Fold) output(e runner.Event, stream int) error {
-	h, data := f.host(e), e.Data
-	if !f.Stderr {
-		return f.add(h, data)
-	}
-	held := &h.held[stream]
-	end := bytes.LastIndexByte(data, '\n') + 1
-	if end == 0 && len(*held)+len(data) <= maxHeld {
-		f.hold(held, data)
+	if len(e.Data) == 0 {
 		return nil
 	}
-	if len(*held) > 0 {
-		if err := f.add(h, *held); err != nil {
+	h := f.host(e)
+	if stream == 1 {
+		return f.store.add(&h.stderr, e.Data)
+	}
+	h.bare = e.Data[len(e.Data)-1] != '\n'
+	return f.add(h, e.Data)
+}
+
+// join puts the host's standard error behind its output.
+func (f *Fold) join(h *folding) error {
+	if h.stderr.pos == 0 {
+		return nil
+	}
+	if h.bare {
+		if err := f.add(h, []byte("\n")); err != nil {
 			return err
 		}
-		*held = (*held)[:0]
 	}
-	if end == 0 || len(data)-end > maxHeld {
-		end = len(data) // too long to wait for its end
-	}
-	if err := f.add(h, data[:end]); err != nil {
+	end, err := f.store.finish(&h.stderr)
+	if err != nil {
 		return err
 	}
-	f.hold(held, data[end:])
+	defer f.store.leave(end)
+	for pos, to := int64(0), h.stderr.pos; pos < to; {
+		// What is added may split the pieces that are read, so each is looked up anew.
+		p := end
+		for p.start > pos {
+			p = p.parent
+		}
+		data, err := f.store.read(p, int(pos-p.start), int(p.end()-pos))
+		if err != nil {
+			return err
+		}
+		f.part = append(f.part[:0], data...)
+		if err := f.add(h, f.part); err != nil {
+			return err
+		}
+		pos += int64(len(f.part))
+	}
 	return nil
 }
 
@@ -251,26 +267,13 @@ func (f *Fold) finish(e runner.Event) error {
 		return nil
 	}
 	h = f.host(e)
-	if err := f.flushHeld(h); err != nil {
+	if err := f.join(h); err != nil {
 		return err
 	}
 	err := f.end(e.Seq, h, endingOf(e.Result), e.Result.Err == nil || e.Result.Status.Started, false)
 	delete(f.open, e.Seq)
 	f.release(h)
 	return err
-}
-
-// flushHeld adds the lines that have no ends to the host's output.
-func (f *Fold) flushHeld(h *folding) error {
-	if len(h.held[0]) > 0 && len(h.held[1]) > 0 {
-		f.hold(&h.held[0], []byte("\n")) // that they are apart
-	}
-	for _, held := range h.held {
-		if err := f.add(h, held); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // end puts a host whose output is there to its group.
@@ -362,7 +365,7 @@ func (f *Fold) Close() error {
 	var errs []error
 	for _, seq := range slices.Sorted(maps.Keys(f.open)) {
 		h := f.open[seq]
-		errs = append(errs, f.flushHeld(h), f.end(seq, h, ending{outcome: runner.Unknown}, true, true))
+		errs = append(errs, f.join(h), f.end(seq, h, ending{outcome: runner.Unknown}, true, true))
 	}
 	return errors.Join(append(errs, f.write())...)
 }
@@ -462,7 +465,7 @@ func (out *folded) header(g *group, why string) {
 	case g.cut:
 		about = append(about, "cut off: the rest could not be kept")
 	case g.how.outcome != runner.OK:
-		about = append(about, g.how.String())
+		about = append(about, harmless(g.how.String()))
 	}
 	switch {
 	case g.cut:
@@ -482,24 +485,27 @@ func (out *folded) header(g *group, why string) {
 		text += ": " + strings.Join(about, ", ")
 	}
 	out.w.WriteString(foldRule)
-	out.w.WriteString(wrap(text, out.Width, math.MaxInt))
+	out.w.WriteString(wrap(out.paint(bold, text), out.Width, math.MaxInt))
 	out.w.WriteString("\n" + foldRule)
 }
 
 // label is the hosts of the group, folded and harmless to a terminal.
 func (g *group) label() string {
-	return string(appendEscaped(nil, []byte(hostlist.Fold(slices.Values(g.hosts)))))
+	return harmless(hostlist.Fold(slices.Values(g.hosts)))
 }
 
 // text writes the group's output, or in what it differs.
 func (out *folded) text(g *group, diff *unified) error {
 	if diff != nil {
-		diff.write(out.body)
+		diff.write(Stream{W: out.w, Escape: out.Escape, Color: out.Color})
 	} else if err := out.store.write(out.body, g.end); err != nil {
 		return err
 	}
-	if out.escaping != nil {
+	switch {
+	case out.escaping != nil:
 		out.escaping.flush()
+	case out.Color: // that the hosts' own ones end here
+		out.w.WriteString(reset)
 	}
 	if g.bare && diff == nil {
 		out.w.WriteByte('\n')

@@ -157,35 +157,28 @@ func TestFoldReplay(t *testing.T) {
 
 // modelHost is a host of the model: what it does, and what of that is to be shown.
 type modelHost struct {
-	end   int // its exit status
-	held  [2][]byte
-	text  []byte
-	key   string
-	parts replacements
-	group int
+	end    int // its exit status
+	stderr []byte
+	text   []byte
+	key    string
+	parts  replacements
+	group  int
 }
 
-func (h *modelHost) say(stream int, data []byte, merged bool) {
-	if !merged {
-		if stream == 0 {
-			h.text = append(h.text, data...)
-		}
-		return
+func (h *modelHost) say(stream int, data []byte, stderr bool) {
+	switch {
+	case stream == 0:
+		h.text = append(h.text, data...)
+	case stderr:
+		h.stderr = append(h.stderr, data...)
 	}
-	line := append(h.held[stream], data...)
-	n := bytes.LastIndexByte(line, '\n') + 1
-	if len(line)-n > maxHeld {
-		n = len(line)
-	}
-	h.text = append(h.text, line[:n]...)
-	h.held[stream] = bytes.Clone(line[n:])
 }
 
 func (h *modelHost) finish() {
-	if len(h.held[0]) > 0 && len(h.held[1]) > 0 {
-		h.held[0] = append(h.held[0], '\n')
+	if n := len(h.text); n > 0 && h.text[n-1] != '\n' && len(h.stderr) > 0 {
+		h.text = append(h.text, '\n')
 	}
-	h.text = append(append(h.text, h.held[0]...), h.held[1]...)
+	h.text = append(h.text, h.stderr...)
 }
 
 // modelFold is what the sink must show, of hosts whose outputs are there whole.
@@ -341,7 +334,7 @@ func checkStore(tb testing.TB, f *Fold) {
 	}
 	walk(&f.store.root)
 	for _, h := range f.open {
-		memory += int64(cap(h.held[0]) + cap(h.held[1]) + cap(h.line))
+		memory += int64(cap(h.line))
 	}
 	if memory != f.store.memory {
 		tb.Fatalf("%d bytes are in memory, %d are counted", memory, f.store.memory)

@@ -202,7 +202,7 @@ func (f *FoldLive) breakLine(h *liveHost, partial *[]byte) {
 	if !h.noticed && f.Notices != nil {
 		h.noticed = true
 		// Nothing that must be known depends on it.
-		io.WriteString(f.Notices, string(appendEscaped(nil, []byte(h.name)))+": a line has no end within "+size(int64(n))+", so it is broken there\n")
+		io.WriteString(f.Notices, harmless(h.name)+": "+brokenLine(n)+"\n")
 	}
 }
 
@@ -428,7 +428,7 @@ func (f *FoldLive) write(c *cohort, line string, alike bool) {
 				}
 			}
 		}
-		c.label = string(appendEscaped(nil, []byte(hostlist.Fold(names))))
+		c.label = harmless(hostlist.Fold(names))
 	}
 	label := c.label
 	if !alike {
@@ -436,18 +436,21 @@ func (f *FoldLive) write(c *cohort, line string, alike bool) {
 	}
 	if f.Width > 0 && len(label)+2 > f.Width/2 {
 		if f.last != label {
-			f.out = append(append(f.out, wrap(label, f.Width-1, math.MaxInt)...), ":\n"...)
+			f.out = append(append(f.out, wrap(f.paint(bold, label), f.Width-1, math.MaxInt)...), ":\n"...)
 		}
 		f.last = label
 		label = "  "
 	} else {
 		f.last = ""
-		label += ": "
+		label = f.paint(bold, label) + ": "
 	}
 	f.out = append(f.out, label...)
-	if f.Escape {
+	switch {
+	case f.Escape:
 		f.out = appendEscaped(f.out, []byte(line))
-	} else {
+	case f.Color: // that the hosts' own ones end with the line
+		f.out = append(append(f.out, line...), reset...)
+	default:
 		f.out = append(f.out, line...)
 	}
 	f.out = append(f.out, '\n')

@@ -1,12 +1,15 @@
 // Package output is what a run looks like: sinks for the runner's events.
 //
-//	             ┌─► Lines ────► standard output   host: a line of the command's
-//	             │         └───► standard error    host: a line of its standard error
-//	runner ─► Tee┤                                 host: exit 3
-//	             ├─► Progress ── Status ─► standard error, when the user asks
-//	             └─► Summary ─── Close ──► standard error, at the end
+//	runner ──► Tee ─┬► Lines      host: line, as they come
+//	                ├► Fold       equal outputs once, at the end; as differences
+//	                ├► FoldLive   equal lines once, as soon as all hosts have sent them
+//	                ├► Record     JSON lines (docs/json.md) ─► Replay ─► any of these again
+//	                │                                      └► WriteReport ─► a page for a browser
+//	                ├► Files      a file for each host
+//	                ├► Progress   ─► Screen, the last lines of the terminal; Status; Plain
+//	                └► Summary    how hosts ended, how long they took
 //
-// The runner calls its sink from one goroutine, so nothing here has a lock; methods that are not of [runner.Sink] are called
+// The runner calls its sink from one goroutine, so nothing here has a lock but Progress, which a Screen looks at meanwhile; methods that are not of [runner.Sink] are called
 // on that goroutine too (Runner.Inspect). Each event is dealt with when Event returns: what could be written has been, in one
 // Write for each event, so that nothing needs a flush and two writers on one terminal keep their order. The writers belong to
 // the caller, who closes them.
@@ -66,6 +69,7 @@ type ending struct {
 	code    int    // of exit
 	detail  string // name of the signal, phase of the timeout
 	loose   bool   // we stopped it, and the host has not confirmed that
+	never   bool   // it was cancelled before it began
 }
 
 func endingOf(r *runner.Result) ending {
@@ -78,6 +82,7 @@ func endingOf(r *runner.Result) ending {
 	case runner.Timeout:
 		e.detail = string(r.Phase())
 	}
+	e.never = r.Outcome == runner.Cancelled && neverTried(r)
 	if stop := (*runner.StopError)(nil); errors.As(r.Err, &stop) {
 		e.loose = !stop.Confirmed
 	}
@@ -92,15 +97,21 @@ func (e ending) String() string {
 	case e.detail != "":
 		text += " " + e.detail
 	}
-	if e.loose {
+	switch {
+	case e.loose:
 		text += ", may still be running"
+	case e.never:
+		text += ", not begun"
 	}
 	return text
 }
 
-// rank orders those that are known to have ended before the others.
+// rank orders those that are known to have ended before the others, and those that never began last.
 func (e ending) rank() int {
-	if e.loose {
+	switch {
+	case e.never:
+		return 2
+	case e.loose:
 		return 1
 	}
 	return 0
@@ -158,45 +169,84 @@ func sentence(err error) string {
 }
 
 // wrap breaks s behind commas into rows of at most width columns, all but the first indented. What does not fit in so many
-// rows is cut off. Without a width, which is to say on no terminal, s stays whole.
+// rows is cut off. Without a width, which is to say on no terminal, s stays whole. Colours take no columns, and none goes on behind
+// the end of a row.
 func wrap(s string, width, rows int) string {
 	const indent = "  "
-	rest := []rune(s)
-	if width <= 0 || len(rest) <= width {
+	if width <= 0 {
+		return s
+	}
+	if end, _, _ := row(s, width, noColor); end == len(s) {
 		return s
 	}
 	width = max(width, 20)
 	var b strings.Builder
-	for row := 1; ; row++ {
+	now := noColor
+	for n := 1; ; n++ {
 		room := width
-		if row > 1 {
-			b.WriteString("\n" + indent)
+		if n > 1 {
+			b.WriteString("\n" + indent + string(now))
 			room -= len(indent)
 		}
-		if len(rest) <= room {
-			b.WriteString(string(rest))
+		end, _, _ := row(s, room, now)
+		if end == len(s) {
+			b.WriteString(s)
 			return b.String()
 		}
-		if row == rows {
+		if n == rows {
 			room-- // for the ellipsis
 		}
-		cut := room
-		for cut > room/2 && rest[cut-1] != ',' {
-			cut--
+		end, comma, then := row(s, room, now)
+		if comma > 0 {
+			end = comma
 		}
-		if rest[cut-1] != ',' {
-			cut = room // one long word
-		}
-		b.WriteString(strings.TrimRight(string(rest[:cut]), " "))
-		if row == rows {
+		b.WriteString(strings.TrimRight(s[:end], " "))
+		if n == rows {
 			b.WriteString("…")
+		}
+		if then != noColor {
+			b.WriteString(reset)
+		}
+		if n == rows {
 			return b.String()
 		}
-		rest = rest[cut:]
-		for len(rest) > 0 && rest[0] == ' ' {
-			rest = rest[1:]
+		now = then
+		s = strings.TrimLeft(s[end:], " ")
+	}
+}
+
+// row measures what of s fits in so many columns: up to where, and up to which comma, 0 if there is none in the second half and the row is one
+// long word. What begins in the colour now is in the colour then where it is to be broken.
+func row(s string, columns int, now color) (end, comma int, then color) {
+	var atComma color
+	for used := 0; end < len(s); {
+		if n := sequence(s[end:]); n > 0 {
+			next := color(s[end : end+n])
+			if next == reset {
+				next = noColor
+			} else if used == columns {
+				break // it is the next row's
+			}
+			if comma == end && next == noColor && comma > 0 { // a colour ends with the comma
+				comma, atComma = end+n, next
+			}
+			end, now = end+n, next
+			continue
+		}
+		if used == columns {
+			break
+		}
+		used++
+		_, size := utf8.DecodeRuneInString(s[end:])
+		end += size
+		if s[end-1] == ',' && used >= columns/2 {
+			comma, atComma = end, now
 		}
 	}
+	if comma > 0 {
+		return end, comma, atComma
+	}
+	return end, 0, now
 }
 
 // number is n and a noun, in the plural where it must be.

@@ -131,7 +131,7 @@ func TestGolden(t *testing.T) {
 		&Summary{Stream: Stream{W: full.stream("2 ")}},
 	), story()...)
 	feed(t, &Lines{Stdout: Stream{W: quiet.stream("1 ")}, Stderr: Stream{W: quiet.stream("2 ")}, Quiet: true}, story()...)
-	feed(t, &Lines{Stdout: Stream{W: bare.stream("1 ")}, Stderr: Stream{W: bare.stream("2 ")}, NoLabels: true, Quiet: true}, story()...)
+	feed(t, &Lines{Stdout: Stream{W: bare.stream("1 "), Width: 80}, Stderr: Stream{W: bare.stream("2 "), Width: 80}, NoLabels: true, Quiet: true}, story()...)
 	golden(t, "story.txt", full.String())
 	golden(t, "quiet.txt", quiet.String())
 	golden(t, "bare.txt", bare.String())
@@ -167,7 +167,7 @@ func TestSummary(t *testing.T) {
 		{"one ok", 0, []runner.Event{ok(1)}, ""},
 		{"one not ok", 0, []runner.Event{exit(1, 2)}, ""},
 		{"one with a child", 0, []runner.Event{left}, "ok, but left a child running (1): node001\n"},
-		{"one never tried", 0, []runner.Event{finish(1, runner.Result{Outcome: runner.Cancelled, Err: context.Canceled})}, "1 host: 1 cancelled\ncancelled (1): node001\n"},
+		{"one never tried", 0, []runner.Event{finish(1, runner.Result{Outcome: runner.Cancelled, Err: context.Canceled})}, "1 host: 1 cancelled\ncancelled, not begun (1): node001\n"},
 		{"two ok", 80, []runner.Event{ok(1), ok(2)}, "2 hosts: 2 ok\n"},
 		{"two", 80, []runner.Event{exit(1, 2), ok(2)}, "2 hosts: 1 ok, 1 exit\nexit 2 (1): node001\n"},
 	} {
@@ -219,7 +219,8 @@ func TestStatus(t *testing.T) {
 	width := 0
 	status := func(after time.Duration, total int) {
 		t.Helper()
-		if err := p.Status(Stream{W: &b, Width: width}, begin.Add(after), total); err != nil {
+		p.Total = total
+		if err := p.Status(Stream{W: &b, Width: width}, begin.Add(after)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,22 +2,33 @@ package output
 
 import (
 	"cmp"
+	"container/list"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"multirsh/runner"
 	"multirsh/runner/hostlist"
 )
 
-// Progress knows which hosts are running and since when.
+// Progress knows how far a run is: which hosts are running and since when, how many are done, and how fast. It is safe for use by many
+// goroutines, so that a [Screen] may show it meanwhile.
 type Progress struct {
-	running  map[int]running // by Seq
+	Total int                   // hosts in all; 0: that is not known
+	Ports func() (used, of int) // reserved ports; nil: none are needed
+
+	mu       sync.Mutex
+	running  map[int]*list.Element // of hosts, by Seq
+	hosts    list.List             // of running, in the order of their starts
 	done     int
 	outcomes map[runner.Outcome]int
+	began    time.Time
+	times    ring
 }
 
 type running struct {
@@ -25,21 +36,46 @@ type running struct {
 	since time.Time
 }
 
-// statusGroups is how many lines of running hosts Status writes.
-const statusGroups = 10
+// ring is when the last hosts were done.
+type ring struct {
+	at   [256]time.Time
+	last int // index of the latest
+	n    int
+}
+
+func (r *ring) add(now time.Time) {
+	r.last = (r.last + 1) % len(r.at)
+	r.at[r.last] = now
+	r.n = min(r.n+1, len(r.at))
+}
+
+const (
+	statusGroups = 10               // lines of running hosts that Status writes
+	slowHosts    = 3                // running hosts that are named in a line
+	rateSpan     = 10 * time.Second // of the past, of which the rate is
+)
 
 // Event implements [runner.Sink].
 func (p *Progress) Event(e runner.Event) error {
+	if e.Kind != runner.Start && e.Kind != runner.Finish {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.running == nil {
-		p.running, p.outcomes = map[int]running{}, map[runner.Outcome]int{}
+		p.running, p.outcomes, p.began = map[int]*list.Element{}, map[runner.Outcome]int{}, e.Time
 	}
 	switch e.Kind {
 	case runner.Start:
-		p.running[e.Seq] = running{e.Host.Name, e.Time}
+		p.running[e.Seq] = p.hosts.PushBack(running{e.Host.Name, e.Time})
 	case runner.Finish:
-		delete(p.running, e.Seq)
+		if at := p.running[e.Seq]; at != nil {
+			p.hosts.Remove(at)
+			delete(p.running, e.Seq)
+		}
 		p.done++
 		p.outcomes[e.Result.Outcome]++
+		p.times.add(e.Time)
 	}
 	return nil
 }
@@ -47,32 +83,173 @@ func (p *Progress) Event(e runner.Event) error {
 // Close implements [runner.Sink].
 func (p *Progress) Close() error { return nil }
 
+// snapshot is what a line is made of.
+type snapshot struct {
+	done, failed, running, total int
+	rate                         float64 // hosts done a second; 0: not known
+	slow                         []string
+	ports                        string
+}
+
+func (p *Progress) snapshot(now time.Time) snapshot {
+	p.mu.Lock()
+	s := snapshot{done: p.done, failed: p.done - p.outcomes[runner.OK], running: len(p.running), total: p.Total, rate: p.rate(now)}
+	for at := p.hosts.Front(); at != nil && len(s.slow) < slowHosts; at = at.Next() {
+		r := at.Value.(running)
+		s.slow = append(s.slow, string(appendEscaped(nil, []byte(r.name)))+" "+age(now, r.since).String())
+	}
+	p.mu.Unlock()
+	if p.Ports != nil {
+		used, of := p.Ports()
+		s.ports = fmt.Sprintf("ports %d/%d", used, of)
+	}
+	return s
+}
+
+// age is in whole seconds, and never negative, whatever the clock does.
+func age(now, since time.Time) time.Duration { return max(0, now.Sub(since)).Truncate(time.Second) }
+
+// rate is how many hosts were done a second, of late. The caller holds the lock.
+func (p *Progress) rate(now time.Time) float64 {
+	from := now.Add(-rateSpan)
+	if p.began.After(from) {
+		from = p.began
+	}
+	n := 0
+	for ; n < p.times.n; n++ {
+		at := p.times.at[(p.times.last-n+len(p.times.at))%len(p.times.at)]
+		if at.Before(from) {
+			break
+		}
+	}
+	if n == len(p.times.at) { // the ring is too short for the span
+		from = p.times.at[(p.times.last+1)%len(p.times.at)]
+	}
+	if span := now.Sub(from); n > 0 && span > 0 {
+		return float64(n) / span.Seconds()
+	}
+	return 0
+}
+
+// left is the time until all hosts are done, if they go on as they have; 0: that is not known.
+func (s *snapshot) left() time.Duration {
+	if s.rate == 0 || s.total <= s.done {
+		return 0
+	}
+	return max(time.Second, time.Duration(float64(s.total-s.done)/s.rate*float64(time.Second)).Truncate(time.Second))
+}
+
+// facts are the parts of a line, the most important first.
+func (s *snapshot) facts() []string {
+	done := strconv.Itoa(s.done)
+	if s.total > 0 {
+		done += "/" + strconv.Itoa(s.total)
+	}
+	facts := []string{done + " done"}
+	if s.failed > 0 {
+		facts = append(facts, strconv.Itoa(s.failed)+" failed")
+	}
+	facts = append(facts, strconv.Itoa(s.running)+" running")
+	if s.rate > 0 {
+		facts = append(facts, strconv.FormatFloat(s.rate, 'g', 2, 64)+"/s")
+		if s.rate >= 10 {
+			facts[len(facts)-1] = strconv.FormatFloat(s.rate, 'f', 0, 64) + "/s"
+		}
+	}
+	if left := s.left(); left > 0 {
+		facts = append(facts, left.String()+" left")
+	}
+	if s.ports != "" {
+		facts = append(facts, s.ports)
+	}
+	return facts
+}
+
+// lines are what a screen shows, each of at most so many columns.
+func (p *Progress) lines(now time.Time, width int) (lines [2]string) {
+	s := p.snapshot(now)
+	lines[0] = fit(s.facts(), width)
+	if len(s.slow) > 0 {
+		s.slow[0] = "slowest: " + s.slow[0]
+		lines[1] = fit(s.slow, width)
+	}
+	return lines
+}
+
+// fit joins as many of the parts as there is room for, and cuts the first if even that has none.
+func fit(parts []string, width int) string {
+	line := ""
+	for i, part := range parts {
+		if i > 0 {
+			part = ", " + part
+		}
+		if columns(line)+columns(part) > width {
+			break
+		}
+		line += part
+	}
+	if line == "" && width > 0 {
+		runes := []rune(parts[0])
+		for len(runes) > 0 && columns(string(runes)) > width {
+			runes = runes[:len(runes)-1]
+		}
+		line = string(runes)
+	}
+	return line
+}
+
+// columns is how much of a terminal's line the text takes at most: characters beyond ASCII may take two.
+func columns(text string) (n int) {
+	for _, r := range text {
+		n++
+		if r >= 0x1100 {
+			n++
+		}
+	}
+	return n
+}
+
+// Plain writes one line of how far the run is, for a log.
+//
+//	multi-rsh: 312/640 done, 3 failed, 64 running, 41/s, 8s left, slowest: node017 4m12s, node313 3s, node314 3s
+func (p *Progress) Plain(w io.Writer, now time.Time) error {
+	s := p.snapshot(now)
+	line := "multi-rsh: " + strings.Join(s.facts(), ", ")
+	if len(s.slow) > 0 {
+		line += ", slowest: " + strings.Join(s.slow, ", ")
+	}
+	_, err := io.WriteString(w, line+"\n")
+	return err
+}
+
 // Status writes how far the run is: the hosts done, those running, the longest first and by the second, and how many of the
-// total are waiting; a total of 0 is one that is not known. Call it on the goroutine that calls Event.
+// total are waiting.
 //
 //	312 of 640 hosts done (310 ok, 2 exit), 64 running, 264 waiting
 //	running 4m12s (1): node017
 //	running 3s (63): node[313-375]
-func (p *Progress) Status(w Stream, now time.Time, total int) error {
+func (p *Progress) Status(w Stream, now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var b strings.Builder
-	if total > 0 {
-		fmt.Fprintf(&b, "%d of %s done", p.done, number(total, "host"))
+	if p.Total > 0 {
+		fmt.Fprintf(&b, "%d of %s done", p.done, number(p.Total, "host"))
 	} else {
 		fmt.Fprintf(&b, "%s done", number(p.done, "host"))
 	}
 	if p.done > 0 {
-		fmt.Fprintf(&b, " (%s)", counts(p.outcomes))
+		fmt.Fprintf(&b, " (%s)", w.counts(p.outcomes))
 	}
 	fmt.Fprintf(&b, ", %d running", len(p.running))
-	if waiting := total - p.done - len(p.running); waiting > 0 {
+	if waiting := p.Total - p.done - len(p.running); waiting > 0 {
 		fmt.Fprintf(&b, ", %d waiting", waiting)
 	}
 	b.WriteByte('\n')
 
 	ages := map[time.Duration][]string{}
-	for _, r := range p.running {
-		age := max(0, now.Sub(r.since)).Truncate(time.Second)
-		ages[age] = append(ages[age], r.name)
+	for at := p.hosts.Front(); at != nil; at = at.Next() {
+		r := at.Value.(running)
+		ages[age(now, r.since)] = append(ages[age(now, r.since)], r.name)
 	}
 	left := len(p.running)
 	for i, age := range slices.SortedFunc(maps.Keys(ages), func(a, b time.Duration) int { return cmp.Compare(b, a) }) {
@@ -82,7 +259,8 @@ func (p *Progress) Status(w Stream, now time.Time, total int) error {
 		}
 		names := ages[age]
 		left -= len(names)
-		fmt.Fprintln(&b, wrap(fmt.Sprintf("running %v (%d): %s", age, len(names), hostlist.Fold(slices.Values(names))), w.Width, 1))
+		text := appendEscaped(nil, []byte(hostlist.Fold(slices.Values(names))))
+		fmt.Fprintln(&b, wrap(fmt.Sprintf("running %v (%d): %s", age, len(names), text), w.Width, 1))
 	}
 	_, err := io.WriteString(w.W, b.String())
 	return err

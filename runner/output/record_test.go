@@ -81,8 +81,13 @@ func timed() []runner.Event {
 
 // A record tells every view what the run told it.
 func TestReplayIsTheRun(t *testing.T) {
-	run := Run{ID: "r1", Program: "1.0", Time: time.Date(2026, 3, 29, 1, 59, 59, 0, time.UTC), Command: "echo \"a\" </dev/null\n", Transport: "ssh", Fanout: 64, Hosts: 17}
+	run := Run{ID: "r1", Program: "1.0", Time: time.Date(2026, 3, 29, 1, 59, 59, 0, time.UTC), Command: "echo \"a\" </dev/null\n", Transport: "ssh", Fanout: 64}
 	list := timed()
+	seqs := map[int]bool{}
+	for _, e := range list {
+		seqs[e.Seq] = true
+	}
+	run.Hosts = len(seqs)
 	text := record(t, run, list...)
 	var live, again terminal
 	views := func(to *terminal) runner.Sink {
@@ -208,27 +213,28 @@ func TestReplayDamage(t *testing.T) {
 	}{
 		{"whole", run + start + out + result, nil, whole},
 		{"fields of later times", run + start + strings.Replace(out, `"seq"`, `"colour":"red","seq"`, 1) + result, nil, whole},
-		{"no result", run + start + out, nil, "start a, a: x, unknown a"},
-		{"cut off", run + start + out + result[:20], []string{"4: the record ends within this line"}, "start a, a: x, unknown a"},
+		{"no result", run + start + out, []string{"4: the record ends before the run did: hosts are missing, and those without a result count as unknown"}, "start a, a: x, unknown a"},
+		{"cut off", run + start + out + result[:20], []string{"4: the record ends within this line", "4: the record ends before the run did: hosts are missing, and those without a result count as unknown"}, "start a, a: x, unknown a"},
 		{"the last newline is missing", run + start + out + result[:len(result)-1], nil, whole},
 		{"empty lines", run + "\n" + start + out + "\n\n" + result, nil, whole},
 		{"garbage", run + "\x00\x01garbage\n" + start + out + result, []string{"2: this is no line of a record: invalid character '\\x00' looking for beginning of value"}, whole},
 		{"a start is lost", run + out + result, nil, whole},
-		{"no line of a run", start + out + result, nil, whole},
+		{"no line of a run", start + out + result, []string{"1: the record does not begin with the line of its run, so its version is not known"}, whole},
+		{"hosts are missing", strings.Replace(run, `"v":1`, `"v":1,"hosts":2`, 1) + start + out + result, []string{"5: the record ends before the run did: hosts are missing, and those without a result count as unknown"}, whole},
+		{"a type of later times", run + `{"type":"again"}` + "\n" + start + out + result, nil, whole},
+		{"a number for a name", run + `{"type":"start","seq":0,"host":7}` + "\n" + start + out + result, []string{"2: this is no line of a record: host cannot be a number"}, whole},
 		{"two runs", run + start + run + out + result, []string{"3: a second run begins here: a record has one"}, whole},
 		{"two results", run + start + out + result + result, []string{"5: this result of a comes after its result"}, whole},
 		{"two starts", run + start + start + out + result, []string{"3: a starts a second time"}, whole},
 		{"two hosts in one place", run + start + strings.Replace(out, `"a"`, `"b"`, 1) + out + result, []string{"3: seq 0 is b here and a before"}, whole},
-		{"no outcome", run + start + out + strings.Replace(result, "ok", "fine", 1), []string{`4: there is no outcome "fine"`}, "start a, a: x, unknown a"},
+		{"no outcome", run + start + out + strings.Replace(result, "ok", "fine", 1), []string{`4: there is no outcome "fine"`, "5: the record ends before the run did: hosts are missing, and those without a result count as unknown"}, "start a, a: x, unknown a"},
 		{"no stream", run + start + strings.Replace(out, "stdout", "3", 1) + result, []string{`3: there is no stream "3"`}, "start a, ok a"},
 		{"no base64", run + start + strings.Replace(out, `"data":"x\n"`, `"base64":"%"`, 1) + result, []string{"3: base64: illegal base64 data at input byte 0"}, "start a, ok a"},
 		{"no data", run + start + strings.Replace(out, `"data"`, `"date"`, 1) + result, []string{"3: this output has neither data nor base64"}, "start a, ok a"},
 		{"no seq", run + start + strings.Replace(out, `"seq"`, `"number"`, 1) + result, []string{"3: this output has no host or no seq"}, "start a, ok a"},
 		{"no type", run + "{}\n" + start + out + result, []string{"2: this is no line of a record: it has no type"}, whole},
-		{"no version", `{"type":"run"}` + "\n" + start + out + result, []string{"1: this line of the run has no version"}, whole},
+		{"no version", `{"type":"run"}` + "\n" + start + out + result, []string{"1: this line of the run has no version", "1: the record does not begin with the line of its run, so its version is not known"}, whole},
 		{"an endless line", run + strings.Repeat("x", maxRecordLine+1) + "\n" + start + out + result, []string{"2: this line is longer than 64 MiB"}, whole},
-		{"a directory of zeros", strings.Repeat("\x00", 1<<20), []string{"1: the record ends within this line"}, ""},
-		{"nothing", "", nil, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, _, damage := replay(t, test.text)
@@ -329,5 +335,14 @@ func BenchmarkRecord(b *testing.B) {
 	b.SetBytes(int64(len(e.Data)))
 	for b.Loop() {
 		r.Event(e)
+	}
+}
+
+// What tells of no run is no record.
+func TestReplayNoRun(t *testing.T) {
+	for _, text := range []string{"", "\n\n", "oops\n", strings.Repeat("\x00", 1<<20), `{"type":"summary"}`} {
+		if _, err := Replay(strings.NewReader(text), Tee(), func(int, error) {}); !errors.Is(err, ErrNoRun) {
+			t.Errorf("%.20q: error %v, want %v", text, err, ErrNoRun)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"cmp"
 	"bufio"
 	"bytes"
 	"encoding/base64"
@@ -25,13 +26,22 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("this record is of version %d and this program knows version %d: read it with the program that wrote it, or a newer one", e.Version, RecordVersion)
 }
 
+// ErrNoRun is what is no record: nothing in it tells of a run.
+var ErrNoRun = errors.New("there is no run in it: a record, as --json=FILE makes it, begins with a line of the type run")
+
+// What Replay reports to damaged of a record as a whole: no line of it is left out for that.
+var (
+	ErrHeadless = errors.New("the record does not begin with the line of its run, so its version is not known")
+	ErrCut      = errors.New("the record ends before the run did: hosts are missing, and those without a result count as unknown") // as of a run that was killed
+)
+
 // Replay reads a record that [Record] wrote, and calls the sink with the events of that run, which it closes at the end. Results
 // have the outcome, status, phase, times and the error's text that they had; Err is not of the types that it was, but for
 // *transport.OpError and *runner.StopError.
 //
 // A line that cannot be used is reported to damaged with its number, from 1, and why, and the rest is used: of a result that is lost
-// there is one of outcome unknown at the end, so that every host that began has exactly one. A record of a later version is a *VersionError;
-// other errors are of r, or a *runner.SinkError.
+// there is one of outcome unknown at the end, so that every host that began has exactly one. damaged is told ErrCut then, and ErrHeadless where the run's line is missing. Errors are a
+// *VersionError for a record of a later version, ErrNoRun where no line can be used, those of r, and a *runner.SinkError.
 func Replay(r io.Reader, sink runner.Sink, damaged func(line int, why error)) (Run, error) {
 	p := &player{sink: sink, hosts: map[int]*played{}}
 	lines := bufio.NewReaderSize(r, 64<<10)
@@ -56,6 +66,15 @@ func Replay(r io.Reader, sink runner.Sink, damaged func(line int, why error)) (R
 			damaged(number, why)
 		}
 		if err == io.EOF {
+			if !p.begun && len(p.hosts) == 0 {
+				return p.run, errors.Join(ErrNoRun, p.close())
+			}
+			if !p.begun {
+				damaged(1, ErrHeadless)
+			}
+			if p.unfinished() {
+				damaged(number, ErrCut)
+			}
 			return p.run, p.finish()
 		}
 	}
@@ -140,6 +159,9 @@ func (p *player) line(text []byte, last bool) error {
 		if last {
 			return errors.New("the record ends within this line")
 		}
+		if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
+			return fmt.Errorf("this is no line of a record: %s cannot be a %s", cmp.Or(kind.Field, "it"), kind.Value)
+		}
 		return fmt.Errorf("this is no line of a record: %w", err)
 	}
 	switch r.Type {
@@ -152,7 +174,7 @@ func (p *player) line(text []byte, last bool) error {
 	case "":
 		return errors.New("this is no line of a record: it has no type")
 	}
-	return fmt.Errorf("there is no type %q", r.Type)
+	return nil // of a program that knows more, docs/json.md
 }
 
 func (p *player) begin(r *recorded) error {
@@ -298,6 +320,19 @@ func (p *player) finish() error {
 		}
 	}
 	return p.close()
+}
+
+// unfinished tells whether hosts have no result, or are not there at all.
+func (p *player) unfinished() bool {
+	if len(p.hosts) < p.run.Hosts {
+		return true
+	}
+	for _, h := range p.hosts {
+		if !h.ended {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *player) close() error {

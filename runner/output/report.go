@@ -39,7 +39,9 @@ func WriteReport(w io.Writer, record io.Reader, damaged func(line int, why error
 	r.fold.begin()
 	defer r.fold.store.close()
 	run, err := Replay(record, r, func(line int, why error) {
-		r.damaged++
+		if why != ErrCut && why != ErrHeadless { // the outcomes say it
+			r.damaged++
+		}
 		damaged(line, why)
 	})
 	if err != nil {
@@ -375,7 +377,7 @@ func (r *report) diff(base *comparison, g *group) (diff, why string, err error) 
 	}
 	var b strings.Builder
 	unified.to = "this output"
-	unified.write(&b)
+	unified.write(Stream{W: &b})
 	if diff = b.String(); len(diff) > min(maxReportText, r.room) {
 		return "", "too different to show in what", nil
 	}

@@ -69,11 +69,11 @@ func (s *Summary) text() []byte {
 	t := &s.tally
 	var b strings.Builder
 	if t.Hosts > 1 || s.untold > 0 || s.Errors && len(t.failed) > 0 {
-		s.line(&b, fmt.Sprintf("%s: %s", number(t.Hosts, "host"), counts(t.Outcomes)))
+		s.line(&b, fmt.Sprintf("%s: %s", s.paint(bold, number(t.Hosts, "host")), s.counts(t.Outcomes)))
 		s.failures(&b)
 	}
 	for _, how := range slices.SortedFunc(maps.Keys(t.children), compareEndings) {
-		s.group(&b, how.String()+", but left a child running", t.children[how])
+		s.group(&b, how, ", but left a child running", t.children[how])
 	}
 	if len(t.run) >= summaryTimes {
 		s.times(&b)
@@ -91,11 +91,11 @@ func (s *Summary) failures(b *strings.Builder) {
 		if f.kind == "" || !s.Errors && len(names) <= maxTold {
 			quiet = append(quiet, names...)
 		} else {
-			s.group(b, f.String(), names)
-			s.line(b, "  "+t.texts[f.kind].among(names))
+			s.group(b, f.ending, "", names)
+			s.line(b, harmless("  "+t.texts[f.kind].among(names)))
 		}
 		if len(quiet) > 0 && (i == len(all)-1 || all[i+1].ending != f.ending) {
-			s.group(b, f.String(), quiet)
+			s.group(b, f.ending, "", quiet)
 			quiet = nil
 		}
 	}
@@ -127,7 +127,7 @@ func (s *Summary) times(b *strings.Builder) {
 		for ; to < len(late) && brief(late[to].time) == took; to++ {
 			names = append(names, late[to].name)
 		}
-		groups = append(groups, took+" "+hostlist.Fold(slices.Values(names)))
+		groups = append(groups, s.paint(yellow, took)+" "+harmless(hostlist.Fold(slices.Values(names))))
 		from = to
 	}
 	if more := n - len(late); more > 0 {
@@ -137,12 +137,14 @@ func (s *Summary) times(b *strings.Builder) {
 }
 
 // group writes how hosts ended and their names.
-func (s *Summary) group(b *strings.Builder, how string, names []string) {
-	s.line(b, fmt.Sprintf("%s (%d): %s", how, len(names), hostlist.Fold(slices.Values(names))))
+func (s *Summary) group(b *strings.Builder, how ending, more string, names []string) {
+	text := s.paint(colorOf(how.outcome), harmless(how.String()))
+	s.line(b, fmt.Sprintf("%s%s (%d): %s", text, more, len(names), harmless(hostlist.Fold(slices.Values(names)))))
 }
 
+// line writes a line that is harmless to a terminal but for our colours.
 func (s *Summary) line(b *strings.Builder, text string) {
-	b.WriteString(wrap(string(appendEscaped(nil, []byte(text))), s.Width, summaryRows))
+	b.WriteString(wrap(text, s.Width, summaryRows))
 	b.WriteByte('\n')
 }
 
@@ -167,12 +169,4 @@ func brief(d time.Duration) string {
 }
 
 // counts is the number of hosts of each outcome that has any.
-func counts(outcomes map[runner.Outcome]int) string {
-	var list []string
-	for _, o := range order {
-		if n := outcomes[o]; n > 0 {
-			list = append(list, fmt.Sprintf("%d %s", n, o))
-		}
-	}
-	return strings.Join(list, ", ")
-}
+func counts(outcomes map[runner.Outcome]int) string { return Stream{}.counts(outcomes) }

@@ -21,8 +21,7 @@ type Tally struct {
 
 	failed   map[failure][]string
 	children map[ending][]string // hosts where a child was left running
-	texts    map[string]example  // the errors, by failure.kind
-	kinds    errorKinds
+	errorKinds
 
 	connect, run []time.Duration // of the hosts that accepted the command
 	slowest      slowest
@@ -47,8 +46,11 @@ const (
 	maxStragglers = 1000 // hosts that can be told as stragglers by name
 )
 
-// errorKinds tells errors apart by their texts, in which the host's own name and addresses do not count.
+// errorKinds tells errors apart by their texts, in which the host's own name and addresses do not count. Two of them that are asked of the
+// same hosts in the same order tell the same.
 type errorKinds struct {
+	texts map[string]example // the first of each kind
+
 	norm  *normalizer
 	line  []byte
 	parts replacements
@@ -67,6 +69,25 @@ func (k *errorKinds) of(e runner.Event) (kind, text string, names bool) {
 	k.line = k.norm.appendLine(k.line[:0], []byte(text), hostNames(&e.Host), k.parts)
 	kind = strings.ReplaceAll(string(k.line), markOf[partIP], markOf[partHost]) // an address may be the host's name
 	return kind, text, kind != text
+}
+
+// kind is that of a host's error, "" if there is none that has to be told.
+func (k *errorKinds) kind(e runner.Event) string {
+	if stoppedWithRun(e.Result) {
+		return "" // the run's end is its reason
+	}
+	kind, text, names := k.of(e)
+	if _, known := k.texts[kind]; known || kind == "" {
+		return kind
+	}
+	if k.texts == nil {
+		k.texts = map[string]example{}
+	}
+	if len(k.texts) >= maxKinds {
+		kind, text, names = otherErrors, "other errors", false
+	}
+	k.texts[kind] = example{text, e.Host.Name, names}
+	return kind
 }
 
 // otherErrors is the kind of those beyond maxKinds.
@@ -104,7 +125,7 @@ func (t *Tally) add(e runner.Event) {
 	}
 	if t.Outcomes == nil {
 		t.Outcomes = map[runner.Outcome]int{}
-		t.failed, t.children, t.texts = map[failure][]string{}, map[ending][]string{}, map[string]example{}
+		t.failed, t.children = map[failure][]string{}, map[ending][]string{}
 	}
 	r := e.Result
 	t.Hosts++
@@ -120,22 +141,6 @@ func (t *Tally) add(e runner.Event) {
 	if !r.Running.IsZero() {
 		t.took(e.Host.Name, max(0, r.Running.Sub(r.Started)), max(0, r.Ended.Sub(r.Running)))
 	}
-}
-
-// kind is that of a host's error.
-func (t *Tally) kind(e runner.Event) string {
-	if stoppedWithRun(e.Result) {
-		return "" // the run's end is its reason
-	}
-	kind, text, names := t.kinds.of(e)
-	if _, known := t.texts[kind]; known || kind == "" {
-		return kind
-	}
-	if len(t.texts) >= maxKinds {
-		kind, text, names = otherErrors, "other errors", false
-	}
-	t.texts[kind] = example{text, e.Host.Name, names}
-	return kind
 }
 
 // took notes how long a host took.
@@ -277,6 +282,9 @@ func (t *Tally) appendFailure(b []byte, f failure) []byte {
 	}
 	if f.loose {
 		b = append(b, `"confirmed":false,`...)
+	}
+	if f.never {
+		b = append(b, `"begun":false,`...)
 	}
 	b = appendGroup(b, t.failed[f])
 	if f.kind != "" {

@@ -41,7 +41,7 @@ func (tab *table) add(ok bool, what, goal, here, peer string) {
 }
 
 // TestNumbers is the benchmark: the main jobs on real and simulated hosts, beside what else does them, and the tables of what came
-// out, one for each transport and one for host expressions.
+// out, one for each transport, one for host expressions and one for output.
 func TestNumbers(t *testing.T) {
 	if *numbers == "" {
 		t.Skip("a benchmark of several minutes: make bench")
@@ -63,6 +63,11 @@ func TestNumbers(t *testing.T) {
 		tab := &table{t: t}
 		hostsNumbers(t, tab)
 		tab.write("hosts", versions("clustershell"), hostsPage, "nodeset")
+	})
+	t.Run("output", func(t *testing.T) {
+		tab := &table{t: t}
+		outputNumbers(t, tab)
+		tab.write("output", versions("clustershell", "chromium"), outputPage, "clush")
 	})
 }
 
@@ -93,7 +98,7 @@ Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
 		sections[name] = "\n## " + strings.TrimSuffix(section, "\n") + "\n"
 	}
 	sections[part] = text
-	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]), 0o644); err != nil {
+	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]), 0o644); err != nil {
 		tab.t.Fatal(err)
 	}
 }
@@ -224,7 +229,7 @@ func interruptNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) stri
 	term := onTerminal(t, "multi-rsh", rshArgs([]string{"-p", "640", "--connect-timeout", "60", "-w", addresses(r, 20), "sleep 1000"})...)
 	until(t, "640 sleeps", func() bool { return sleepers(t, r, "1000") == 640 })
 	term.press(t, "\x03")
-	until(t, "the status", func() bool { return strings.Contains(term.screen(), "running") })
+	until(t, "the status", func() bool { return strings.Contains(term.screen(), "Ctrl-C again within a second stops") })
 	began := time.Now()
 	term.press(t, "\x03")
 	code := term.wait()

@@ -86,7 +86,7 @@ func TestInterruptReal(t *testing.T) {
 	term := onTerminal(t, "multi-rsh", rshArgs([]string{"-w", addresses(r, 16), "sleep 1001"})...)
 	until(t, "64 sleeps", func() bool { return sleepers(t, r, "1001") == 64 })
 	term.press(t, "\x03")
-	until(t, "the status", func() bool { return strings.Contains(term.screen(), "64 running") })
+	until(t, "the status", func() bool { return strings.Contains(term.screen(), "Ctrl-C again within a second stops") })
 	term.press(t, "\x03")
 	if code := term.wait(); code != 130 {
 		t.Errorf("exit %d, want 130", code)

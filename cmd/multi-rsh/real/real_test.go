@@ -229,6 +229,7 @@ func onTerminal(t testing.TB, name string, args ...string) *terminal {
 	unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80})
 	term := &terminal{Cmd: exec.CommandContext(t.Context(), filepath.Join(bin, name), args...), master: master, read: make(chan struct{})}
 	term.Cmd.Stdin, term.Cmd.Stdout, term.Cmd.Stderr = slave, slave, slave
+	term.Cmd.Env = append(os.Environ(), "NO_COLOR=1")
 	term.Cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := term.Cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -193,7 +193,7 @@ func closingNumbers(t *testing.T, tab *table, r *rig.Rig, peersLeft string) {
 	term := onTerminal(t, "multi-rsh", overSSH(cfg, "-p", "1000", "--connect-timeout", "60", "-w", expr, "sleep 1000")...)
 	until(t, "1,000 sleeps", func() bool { return sleepers(t, r, "1000") == 1000 })
 	term.press(t, "\x03")
-	until(t, "the status", func() bool { return strings.Contains(term.screen(), "running") })
+	until(t, "the status", func() bool { return strings.Contains(term.screen(), "Ctrl-C again within a second stops") })
 	began := time.Now()
 	term.press(t, "\x03")
 	code := term.wait()

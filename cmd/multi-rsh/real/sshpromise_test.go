@@ -41,7 +41,7 @@ func TestSSH(t *testing.T) {
 		term := onTerminal(t, "multi-rsh", overSSH(cfg, "-w", addresses(r, 16), "sleep 1003")...)
 		until(t, "64 sleeps", func() bool { return sleepers(t, r, "1003") == 64 })
 		term.press(t, "\x03")
-		until(t, "the status", func() bool { return strings.Contains(term.screen(), "64 running") })
+		until(t, "the status", func() bool { return strings.Contains(term.screen(), "Ctrl-C again within a second stops") })
 		term.press(t, "\x03")
 		if code := term.wait(); code != 130 {
 			t.Errorf("exit %d, want 130", code)

@@ -49,7 +49,8 @@ type Allocator struct {
 
 // Stats is what an Allocator has done so far. A connection accepted by a Listener is its caller's and not counted.
 type Stats struct {
-	InUse      int // reserved ports that have a connection or a listener of ours now
+	Ports      int // reserved ports that can be used at all
+	InUse      int // those that have a connection or a listener of ours now
 	Peak       int // the most that there were
 	Open       int // connections now
 	Dialled    int // connections made
@@ -68,6 +69,7 @@ func (a *Allocator) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.stats
+	s.Ports = len(a.book.ports)
 	s.InUse, s.Peak, s.Open = a.book.inUse, a.book.peak, a.book.open
 	s.Listeners = a.pool.total - len(a.pool.retired)
 	return s

@@ -1,0 +1,97 @@
+package output
+
+import (
+	"strconv"
+	"strings"
+
+	"multirsh/runner"
+)
+
+// Colors tells whether something is to be written with colours: when is what the user has asked for, "always", "never" or else "auto". What
+// decides, the first that says anything:
+//
+//	--color always, never
+//	NO_COLOR, if not empty       no   (no-color.org)
+//	FORCE_COLOR, if not empty    yes  (force-color.org)
+//	it is no terminal            no
+//	TERM=dumb                    no
+func Colors(when string, terminal bool, getenv func(string) string) bool {
+	switch {
+	case when == "always" || when == "never":
+		return when == "always"
+	case getenv("NO_COLOR") != "":
+		return false
+	case getenv("FORCE_COLOR") != "":
+		return true
+	}
+	return terminal && getenv("TERM") != "dumb"
+}
+
+// color is the escape sequence (ECMA-48, SGR) that begins it; it ends what was before. Those of the palette of 256 can be read on a dark
+// and on a light ground, which cannot be said of all the first sixteen.
+type color string
+
+const (
+	noColor color = ""
+	reset         = "\x1b[0m"
+	bold    color = "\x1b[0;1m"
+	red     color = "\x1b[0;38;5;160m"
+	yellow  color = "\x1b[0;38;5;136m"
+	green   color = "\x1b[0;38;5;28m"
+	cyan    color = "\x1b[0;38;5;30m"
+)
+
+// hostColors are those of hosts' names. None can be taken for red, yellow or green, which say how a host ended.
+var hostColors = func() (list [12]color) {
+	for i, n := range [...]int{29, 30, 32, 62, 64, 66, 94, 97, 99, 128, 133, 163} {
+		list[i] = color("\x1b[0;38;5;" + strconv.Itoa(n) + "m")
+	}
+	return list
+}()
+
+// colorOfHost is the same in every run.
+func colorOfHost(name string) color {
+	h := uint32(2166136261) // FNV-1a
+	for i := range len(name) {
+		h = (h ^ uint32(name[i])) * 16777619
+	}
+	return hostColors[h%uint32(len(hostColors))]
+}
+
+// colorOf is that of an outcome.
+func colorOf(o runner.Outcome) color {
+	switch o {
+	case runner.OK:
+		return green
+	case runner.Unknown, runner.Cancelled, runner.Skipped:
+		return yellow
+	}
+	return red
+}
+
+// paint is text, which is on one line, in that colour if the stream has any.
+func (s Stream) paint(c color, text string) string {
+	if !s.Color || c == noColor || text == "" {
+		return text
+	}
+	return string(c) + text + reset
+}
+
+// counts is the number of hosts of each outcome that has any.
+func (s Stream) counts(outcomes map[runner.Outcome]int) string {
+	var list []string
+	for _, o := range order {
+		if n := outcomes[o]; n > 0 {
+			list = append(list, s.paint(colorOf(o), strconv.Itoa(n)+" "+string(o)))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// sequence is the length of the colour that s begins with, 0 if it begins with none.
+func sequence(s string) int {
+	if !strings.HasPrefix(s, "\x1b[") {
+		return 0
+	}
+	return strings.IndexByte(s, 'm') + 1
+}
