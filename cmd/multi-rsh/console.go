@@ -36,9 +36,9 @@ func (e *env) console(c *config, p *plan) (*console, error) {
 		quiet:    c.quiet,
 	}
 	if tty, is := terminal(e.Stderr); is && c.progress == "auto" && !c.quiet && e.Getenv("TERM") != "dumb" {
-		s.screen = output.NewScreen(tty, func() int {
-			columns, _, _ := term.GetSize(int(tty.Fd()))
-			return columns
+		s.screen = output.NewScreen(tty, func() (columns, rows int) {
+			columns, rows, _ = term.GetSize(int(tty.Fd()))
+			return columns, rows
 		}, s.progress)
 		stderr.W = s.screen
 		if same(e.Stdout, tty) {
