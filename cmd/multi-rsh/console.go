@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -36,9 +37,9 @@ func (e *env) console(c *config, p *plan) (*console, error) {
 		quiet:    c.quiet,
 	}
 	if tty, is := terminal(e.Stderr); is && c.progress == "auto" && !c.quiet && e.Getenv("TERM") != "dumb" {
-		s.screen = output.NewScreen(tty, func() int {
-			columns, _, _ := term.GetSize(int(tty.Fd()))
-			return columns
+		s.screen = output.NewScreen(tty, func() (columns, rows int) {
+			columns, rows, _ = term.GetSize(int(tty.Fd()))
+			return columns, rows
 		}, s.progress)
 		stderr.W = s.screen
 		if same(e.Stdout, tty) {
@@ -85,27 +86,39 @@ func (s *console) Event(ev runner.Event) error {
 // Close implements runner.Sink.
 func (s *console) Close() error {
 	err := s.sinks.Close()
-	s.release()
+	if s.screen != nil {
+		if lost := s.screen.Stop(); err == nil {
+			err = lost
+		}
+	}
 	if told := s.summary.Close(); err == nil {
 		err = told
 	}
 	if s.quiet {
 		return err
 	}
+	var told error
 	switch n := s.retries(); n {
 	case 0:
 	case 1:
-		_, err = io.WriteString(s.stderr.W, "1 connection was tried again: a server had dropped it\n")
+		_, told = io.WriteString(s.stderr.W, "1 connection was tried again: a server had dropped it\n")
 	default:
-		_, err = fmt.Fprintf(s.stderr.W, "%d connections were tried again: servers had dropped them\n", n)
+		_, told = fmt.Fprintf(s.stderr.W, "%d connections were tried again: servers had dropped them\n", n)
 	}
-	return err
+	return cmp.Or(err, told)
 }
 
-// release gives the terminal back; what is written then goes there directly.
+// release gives the terminal back, where Close has not. That is when nothing has been run, or when the run was killed: then a terminal that takes
+// nothing is not waited for.
 func (s *console) release() {
-	if s.screen != nil {
-		s.screen.Stop()
+	if s.screen == nil {
+		return
+	}
+	released := make(chan struct{})
+	go func() { s.screen.Stop(); close(released) }()
+	select {
+	case <-released:
+	case <-time.After(patience):
 	}
 }
 

@@ -183,7 +183,7 @@ func TestReportPage(t *testing.T) {
 	p.is(cells+`.startsWith("node00000: refused: nobody listens on 10.0.0.0:22")`, "true")
 	p.do(chromedp.KeyEvent(kb.ArrowRight), chromedp.KeyEvent(kb.Enter))
 	p.is(cells+`.startsWith("node00001: ok; accepted after 6 ms, ran 378 ms")`, "true")
-	p.is(fmt.Sprintf(`document.activeElement.parentElement.id + document.activeElement.parentElement.open`), fmt.Sprintf("group%dtrue", d.Group[1]))
+	p.is(`document.activeElement.parentElement.id + document.activeElement.parentElement.open`, fmt.Sprintf("group%dtrue", d.Group[1]))
 
 	// With the pointer.
 	p.do(js(`document.getElementById("grid").scrollIntoView({block: "center"})`))

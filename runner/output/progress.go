@@ -85,7 +85,7 @@ func (p *Progress) Close() error { return nil }
 
 // snapshot is what a line is made of.
 type snapshot struct {
-	done, failed, running, total int
+	done, failed, running, total int     // hosts; done are all that have ended, whatever their outcomes
 	rate                         float64 // hosts done a second; 0: not known
 	slow                         []string
 	ports                        string
@@ -93,7 +93,8 @@ type snapshot struct {
 
 func (p *Progress) snapshot(now time.Time) snapshot {
 	p.mu.Lock()
-	s := snapshot{done: p.done, failed: p.done - p.outcomes[runner.OK], running: len(p.running), total: p.Total, rate: p.rate(now)}
+	s := snapshot{done: p.done, running: len(p.running), total: p.Total, rate: p.rate(now)}
+	s.failed = p.done - p.outcomes[runner.OK] - p.outcomes[runner.Cancelled] - p.outcomes[runner.Skipped] // whom we stopped has not failed
 	for at := p.hosts.Front(); at != nil && len(s.slow) < slowHosts; at = at.Next() {
 		r := at.Value.(running)
 		s.slow = append(s.slow, string(appendEscaped(nil, []byte(r.name)))+" "+age(now, r.since).String())

@@ -67,6 +67,17 @@ func TestProgressClock(t *testing.T) {
 	}
 }
 
+// A host that we have stopped, or never tried, has not failed.
+func TestProgressFailed(t *testing.T) {
+	p := &Progress{Total: 5}
+	for seq, outcome := range []runner.Outcome{runner.OK, runner.Exit, runner.Cancelled, runner.Skipped, runner.Unknown} {
+		feedMore(t, p, finish(seq, runner.Result{Outcome: outcome}))
+	}
+	if got, want := p.lines(time.Now(), 79)[0], "5/5 done, 2 failed, 0 running"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // A rate is of the last ten seconds, also where more hosts were done in them than are kept.
 func TestProgressRate(t *testing.T) {
 	p, begin := &Progress{Total: 100_000}, time.Unix(1000, 0)
