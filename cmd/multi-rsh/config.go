@@ -32,6 +32,7 @@ type config struct {
 
 	dryRun, failFast, largestStatus, merge, plain, killOnDisconnect bool
 
+	policies
 	view
 	progress string // auto, plain or none
 
@@ -159,6 +160,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		func() error { return a.hostKeys(c) },
 		func() error { return a.retries(ctx, c) },
 		func() error { return a.sshOptions(ctx, c) },
+		func() (err error) { c.policies, err = a.policies(ctx); return err },
 		func() (err error) { c.view, err = a.view(ctx); return err },
 		func() (err error) {
 			c.progress, err = a.oneOf(ctx, "progress", "how the progress of a run is shown", "auto", "plain", "none")

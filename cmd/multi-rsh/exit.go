@@ -53,10 +53,11 @@ func exitStatus(summary runner.Summary, err error, largest bool) int {
 	if end := (*ending)(nil); errors.As(err, &end) {
 		return end.status
 	}
+	policy := (*runner.PolicyError)(nil)
 	switch usage := (*usageError)(nil); {
 	case errors.As(err, &usage):
 		return exitUsage
-	case err != nil && !errors.Is(err, runner.ErrFailFast): // the host that failed says more
+	case err != nil && !errors.As(err, &policy): // the hosts that failed say more
 		return exitFailure
 	case summary.Outcomes[runner.OK] == summary.Hosts:
 		return exitOK

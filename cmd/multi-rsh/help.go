@@ -64,8 +64,19 @@ var outputHelp = helpPage{
 `,
 }
 
+var policiesHelp = helpPage{
+	head: `When a run goes on, how fast, and what is tried again. The other options:
+multi-rsh --help
+`,
+	groups: []string{"Policies"},
+	foot: `Examples
+  multi-rsh --ramp 1,10%,100% --max-fail 5% -g web systemctl restart nginx
+  multi-rsh --retry 3 --rate 20/s -g web reboot-needed
+`,
+}
+
 // helpTopics are the pages beside the first, by what --help is followed by.
-var helpTopics = map[string]helpPage{"ssh": sshHelp, "output": outputHelp}
+var helpTopics = map[string]helpPage{"ssh": sshHelp, "output": outputHelp, "policies": policiesHelp}
 
 const helpTemplate = `{{.Head}}{{range .Groups}}
 {{.Name}}

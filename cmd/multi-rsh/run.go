@@ -82,9 +82,9 @@ func (e *env) end(summary runner.Summary, err error, largest bool) int {
 
 // complaint is the text of an error that ends the run; empty where the run has told it already.
 func complaint(summary runner.Summary, err error) string {
-	signal, sink, end := (*stopped)(nil), (*runner.SinkError)(nil), (*ending)(nil)
+	signal, sink, end, policy := (*stopped)(nil), (*runner.SinkError)(nil), (*ending)(nil), (*runner.PolicyError)(nil)
 	switch {
-	case err == nil || errors.Is(err, runner.ErrFailFast) || errors.As(err, &signal) || errors.As(err, &end):
+	case err == nil || errors.As(err, &policy) || errors.As(err, &signal) || errors.As(err, &end):
 		return ""
 	case errors.As(err, &sink):
 		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", unwritten(sink.Err), summary.Outcomes[runner.OK], summary.Hosts)
@@ -206,6 +206,9 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		debug.SetGCPercent(growth)
 	}
 	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast, Limits: hosts.limits}
+	if err := c.policies.apply(r, hosts.count, !c.plain); err != nil {
+		return runner.Summary{}, err
+	}
 	sink, err := e.console(c, p)
 	if err != nil {
 		return runner.Summary{}, err
