@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -120,6 +122,34 @@ func (s *console) release() {
 	case <-released:
 	case <-time.After(patience):
 	}
+}
+
+// suspends has the progress leave the terminal while the process is suspended, by Ctrl-Z or kill -TSTP, until end is called. Without a
+// progress the kernel alone sees to it.
+func (s *console) suspends() (end func()) {
+	if s.screen == nil || signal.Ignored(syscall.SIGTSTP) {
+		return func() {}
+	}
+	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGTSTP)
+	go func() {
+		for {
+			select {
+			case <-signals:
+				paused := make(chan struct{})
+				go func() { s.screen.Pause(); close(paused) }()
+				select {
+				case <-paused:
+				case <-time.After(patience): // the terminal takes nothing
+				}
+				syscall.Kill(os.Getpid(), syscall.SIGSTOP) // returns when the process goes on
+				go s.screen.Resume()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(signals); close(over) }
 }
 
 // status shows how far the run is. Where that cannot be written there is nobody to tell.
