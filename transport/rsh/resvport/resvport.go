@@ -45,6 +45,8 @@ type Allocator struct {
 	turn  rotation
 	stats Stats
 	done  bool
+
+	sweeps sync.WaitGroup // that Close waits for: what they close is in the pool no more
 }
 
 // Stats is what an Allocator has done so far. A connection accepted by a Listener is its caller's and not counted.
@@ -162,6 +164,7 @@ func (a *Allocator) Close() error {
 	for _, s := range sockets {
 		s.ln.Close()
 	}
+	a.sweeps.Wait()
 	a.turn.end(uint32(reached))
 	return nil
 }
