@@ -106,8 +106,10 @@ func (a *Allocator) setUp() error {
 	}
 	a.turn.file = a.State
 	start := a.turn.begin(window)
+	a.mu.Lock() // Stats may be asked at any time
 	a.book.init(ports, int(start%uint32(len(ports))))
 	a.pool.init(len(ports))
+	a.mu.Unlock()
 
 	options := socketOptions(cmp.Or(a.Timeout, 30*time.Second))
 	control := func(_, _ string, c syscall.RawConn) error {
