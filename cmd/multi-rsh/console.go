@@ -21,8 +21,8 @@ import (
 //	        ├─► Summary                         ▲ all that goes to that terminal
 //	        └─► Lines, Fold, Record, Files … ───┘
 type console struct {
-	sinks    runner.Sink // the view's
-	summary  *output.Summary
+	sinks    runner.Sink     // the view's
+	summary  *output.Summary // nil: none is wanted
 	progress *output.Progress
 	screen   *output.Screen // nil: there is none
 	stderr   output.Stream
@@ -49,14 +49,13 @@ func (e *env) console(c *config, p *plan) (*console, error) {
 		}
 	}
 	s.stderr = stderr
-	s.summary = &output.Summary{Stream: stderr, JSON: c.summary == "json"}
+	if c.summary != "none" {
+		s.summary = &output.Summary{Stream: stderr, JSON: c.summary == "json"}
+	}
 	list, err := e.sinks(&c.view, c.record(e.Now(), p.hosts.count), stdout, stderr)
 	if err != nil {
 		s.release()
 		return nil, err
-	}
-	if c.summary == "none" {
-		s.summary.W = io.Discard
 	}
 	s.sinks = output.Tee(list...)
 	return s, nil
@@ -81,7 +80,9 @@ func same(stream any, tty *os.File) bool {
 // Event implements runner.Sink.
 func (s *console) Event(ev runner.Event) error {
 	s.progress.Event(ev)
-	s.summary.Event(ev)
+	if s.summary != nil {
+		s.summary.Event(ev)
+	}
 	return s.sinks.Event(ev)
 }
 
@@ -93,8 +94,10 @@ func (s *console) Close() error {
 			err = lost
 		}
 	}
-	if told := s.summary.Close(); err == nil {
-		err = told
+	if s.summary != nil {
+		if told := s.summary.Close(); err == nil {
+			err = told
+		}
 	}
 	if s.quiet {
 		return err
