@@ -65,7 +65,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			&cli.BoolFlag{Name: "fast", Usage: "for benchmarks: run no command, answer with --output at once"},
 			&cli.StringFlag{Name: "output", Value: "ok", Usage: "with --fast: the `TEXT` that a command prints, as a line"},
 			&cli.IntFlag{Name: "output-bytes", Usage: "with --fast: print this `NUMBER` of bytes instead, in lines of 64"},
-			&cli.IntFlag{Name: "kinds", Usage: "with --output-bytes and rsh: so many different ones, 10 at most, by the host's number"},
 			&cli.DurationFlag{Name: "hold", Usage: "with --fast: the `DURATION` of a wrapped command, under ssh of any"},
 		},
 		CustomAppHelpTemplate: help(),
@@ -155,14 +154,11 @@ func configure(c *cli.Context, stderr io.Writer) (*fleet.Fleet, error) {
 		return nil, fmt.Errorf("--hold %v: a command cannot take less than no time", c.Duration("hold"))
 	case bytes < 0:
 		return nil, fmt.Errorf("--output-bytes %d: it cannot be less than 0", bytes)
-	case c.IsSet("kinds") && (c.Int("kinds") < 1 || c.Int("kinds") > 10 || bytes == 0 || f.SSH != nil):
-		return nil, fmt.Errorf("--kinds %d: it is 1 to 10, of the outputs that --output-bytes has rsh hosts print", c.Int("kinds"))
 	case !f.Fast && (c.IsSet("output") || c.IsSet("output-bytes") || c.IsSet("hold")):
 		return nil, errors.New("--output, --output-bytes and --hold are for --fast: without it, hosts really run their commands")
 	case c.IsSet("output") && c.IsSet("output-bytes"):
 		return nil, errors.New("--output and --output-bytes: choose one of them")
 	case c.IsSet("output-bytes"):
-		f.Kinds = c.Int("kinds")
 		f.Output = []byte(strings.Repeat(strings.Repeat("x", 63)+"\n", bytes/64+1)[:bytes])
 	default:
 		f.Output = []byte(c.String("output") + "\n")

@@ -61,7 +61,6 @@ func TestUsage(t *testing.T) {
 		"--fast --hold -1s":                  "--hold -1s: a command cannot take less than no time",
 		"--fast --output-bytes -1":           "--output-bytes -1: it cannot be less than 0",
 		"--fast --output a --output-bytes 1": "--output and --output-bytes: choose one of them",
-		"--fast --kinds 3":                   "--kinds 3: it is 1 to 10, of the outputs that --output-bytes has rsh hosts print",
 		"uptime":                             `no argument is wanted, and "uptime" is one`,
 		"help":                               `no argument is wanted, and "help" is one`,
 		"--nonsense":                         "flag provided but not defined: -nonsense",

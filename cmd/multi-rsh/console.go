@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -19,8 +21,8 @@ import (
 //	        ├─► Summary                         ▲ all that goes to that terminal
 //	        └─► Lines, Fold, Record, Files … ───┘
 type console struct {
-	sinks    runner.Sink // the view's
-	summary  *output.Summary
+	sinks    runner.Sink     // the view's
+	summary  *output.Summary // nil: none is wanted
 	progress *output.Progress
 	screen   *output.Screen // nil: there is none
 	stderr   output.Stream
@@ -47,14 +49,13 @@ func (e *env) console(c *config, p *plan) (*console, error) {
 		}
 	}
 	s.stderr = stderr
-	s.summary = &output.Summary{Stream: stderr, JSON: c.summary == "json"}
+	if c.summary != "none" {
+		s.summary = &output.Summary{Stream: stderr, JSON: c.summary == "json"}
+	}
 	list, err := e.sinks(&c.view, c.record(e.Now(), p.hosts.count), stdout, stderr)
 	if err != nil {
 		s.release()
 		return nil, err
-	}
-	if c.summary == "none" {
-		s.summary.W = io.Discard
 	}
 	s.sinks = output.Tee(list...)
 	return s, nil
@@ -79,7 +80,9 @@ func same(stream any, tty *os.File) bool {
 // Event implements runner.Sink.
 func (s *console) Event(ev runner.Event) error {
 	s.progress.Event(ev)
-	s.summary.Event(ev)
+	if s.summary != nil {
+		s.summary.Event(ev)
+	}
 	return s.sinks.Event(ev)
 }
 
@@ -91,8 +94,10 @@ func (s *console) Close() error {
 			err = lost
 		}
 	}
-	if told := s.summary.Close(); err == nil {
-		err = told
+	if s.summary != nil {
+		if told := s.summary.Close(); err == nil {
+			err = told
+		}
 	}
 	if s.quiet {
 		return err
@@ -120,6 +125,34 @@ func (s *console) release() {
 	case <-released:
 	case <-time.After(patience):
 	}
+}
+
+// suspends has the progress leave the terminal while the process is suspended, by Ctrl-Z or kill -TSTP, until end is called. Without a
+// progress the kernel alone sees to it.
+func (s *console) suspends() (end func()) {
+	if s.screen == nil || signal.Ignored(syscall.SIGTSTP) {
+		return func() {}
+	}
+	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGTSTP)
+	go func() {
+		for {
+			select {
+			case <-signals:
+				paused := make(chan struct{})
+				go func() { s.screen.Pause(); close(paused) }()
+				select {
+				case <-paused:
+				case <-time.After(patience): // the terminal takes nothing
+				}
+				syscall.Kill(os.Getpid(), syscall.SIGSTOP) // returns when the process goes on
+				go s.screen.Resume()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(signals); close(over) }
 }
 
 // status shows how far the run is. Where that cannot be written there is nobody to tell.

@@ -214,6 +214,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		return runner.Summary{}, err
 	}
 	defer sink.release()
+	defer sink.suspends()()
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 

@@ -287,6 +287,36 @@ func TestProgressOnTerminal(t *testing.T) {
 	}
 }
 
+// While the process is suspended the terminal is the shell's, and nothing of the progress is there.
+func TestSuspended(t *testing.T) {
+	t.Parallel()
+	dir, open := gates(t, 1)
+	s := see(t, dir, nil, "-w", "n1", waits)
+	progress := func(rows []string) bool {
+		return len(rows) == 3 && rows[0] == "n1: begin n1" && strings.HasPrefix(rows[1], "0/1 done") && strings.HasPrefix(rows[2], "slowest: n1")
+	}
+	s.until("the progress", progress)
+	for range 2 {
+		if err := s.cmd.Process.Signal(syscall.SIGTSTP); err != nil {
+			t.Fatal(err)
+		}
+		s.until("the line alone", func(rows []string) bool { return slices.Equal(rows, []string{"n1: begin n1"}) })
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("%v, status %#x, want stopped", err, status)
+		}
+		if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		s.until("the progress again", progress)
+	}
+	open(1)
+	s.ends()
+	if got, want := s.shown(), []string{"n1: begin n1", "n1: end n1"}; !slices.Equal(got, want) {
+		t.Errorf("at the end:\n%s", strings.Join(got, "\n"))
+	}
+}
+
 // Where there is to be no progress there is none: all that is written is what the command writes, however long it takes.
 func TestNoProgress(t *testing.T) {
 	t.Parallel()

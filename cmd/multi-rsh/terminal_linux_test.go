@@ -40,6 +40,8 @@ func pseudoTerminal(t testing.TB) (keys, tty *os.File) {
 		t.Fatal(err)
 	}
 	modes.Lflag &^= unix.ECHO
+	// At a key that interrupts, the kernel otherwise throws away output: now and then what is written after the signal, too.
+	modes.Lflag |= unix.NOFLSH
 	if err := unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, modes); err != nil {
 		t.Fatal(err)
 	}

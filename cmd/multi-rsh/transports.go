@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"multirsh/runner/output"
 	"multirsh/transport"
 	"multirsh/transport/execcmd"
 	"multirsh/transport/rsh"
@@ -116,7 +117,11 @@ func enoughFiles(c *config, hosts *selection, files func(sessions int) int) erro
 		return err
 	}
 	atOnce := min(c.fanout, hosts.count)
-	if need := files(atOnce) + ours; uint64(need) > uint64(limit.Cur) {
+	need := files(atOnce) + ours
+	if c.outdir != "" || c.errdir != "" {
+		need += output.FilesAtOnce
+	}
+	if uint64(need) > uint64(limit.Cur) {
 		return usagef("%d hosts at once need about %d open files, and the limit is %d; raise it (ulimit -n %d) or lower --fanout",
 			atOnce, need, limit.Cur, need)
 	}

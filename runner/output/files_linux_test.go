@@ -10,9 +10,10 @@ import (
 	"multirsh/runner"
 )
 
-// On a full disk the cause is said with the file; what has a host's name is whole.
-func TestFilesDiskFull(t *testing.T) {
-	dir := t.TempDir()
+// smallDisk is a disk that 256 KiB fill.
+func smallDisk(t testing.TB) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=256k"); err != nil {
 		t.Skipf("a small disk cannot be mounted (%v): run this as root", err)
 	}
@@ -21,6 +22,12 @@ func TestFilesDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// On a full disk the cause is said with the file; what has a host's name is whole.
+func TestFilesDiskFull(t *testing.T) {
+	dir := smallDisk(t)
 	f := openFiles(t, dir, "")
 	whole := strings.Repeat("x", 100<<10)
 	feedMore(t, f, output(runner.Stdout, 1, whole), ok(1))

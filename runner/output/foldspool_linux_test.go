@@ -13,15 +13,7 @@ import (
 
 // TestFoldDiskFull has a disk that is full.
 func TestFoldDiskFull(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("a small disk cannot be mounted (%v): run this as root", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := smallDisk(t)
 	var got bytes.Buffer
 	f := &Fold{Stream: Stream{W: &got}, Memory: 64 << 10, TempDir: dir}
 	var failed error

@@ -4,7 +4,7 @@ import "unicode/utf8"
 
 // appendString appends s as a JSON string (RFC 8259, section 7). What is not UTF-8 becomes U+FFFD: names and texts of errors are
 // shown in that form, and output is not written here unless it is UTF-8. Beyond what must be escaped so are '<', '>' and '&' and the line separators
-// U+2028 and U+2029, so that a record may stand inside a page's script as it is.
+// U+2028 and U+2029, so that a record may stand inside a page's script as it is, and what a terminal would obey, see appendEscaped, so that it may be looked at.
 func appendString[T string | []byte](b []byte, s T) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
@@ -38,8 +38,8 @@ func appendString[T string | []byte](b []byte, s T) []byte {
 		case r == utf8.RuneError && size == 1:
 			b = append(append(b, s[start:i]...), "\ufffd"...)
 			start = i + size
-		case r == '\u2028' || r == '\u2029':
-			b = append(append(b, s[start:i]...), '\\', 'u', '2', '0', '2', hex[r&15])
+		case r == '\u2028' || r == '\u2029' || obeyed(r):
+			b = append(append(b, s[start:i]...), '\\', 'u', hex[r>>12], hex[r>>8&15], hex[r>>4&15], hex[r&15])
 			start = i + size
 		}
 		i += size

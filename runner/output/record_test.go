@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -343,6 +344,23 @@ func TestReplayNoRun(t *testing.T) {
 	for _, text := range []string{"", "\n\n", "oops\n", strings.Repeat("\x00", 1<<20), `{"type":"summary"}`} {
 		if _, err := Replay(strings.NewReader(text), Tee(), func(int, error) {}); !errors.Is(err, ErrNoRun) {
 			t.Errorf("%.20q: error %v, want %v", text, err, ErrNoRun)
+		}
+	}
+}
+
+// What a terminal would obey is not in a record, and every character comes back.
+func TestStringsOnTerminals(t *testing.T) {
+	for r := range rune(0x3000) {
+		text := string(r)
+		b := appendString(nil, text)
+		for _, shown := range string(b) {
+			if shown < ' ' || shown == 0x7f || shown >= utf8.RuneSelf && obeyed(shown) {
+				t.Errorf("%U is written as %q", r, b)
+			}
+		}
+		var got string
+		if err := json.Unmarshal(b, &got); err != nil || got != text && utf8.ValidRune(r) {
+			t.Errorf("%U comes back as %q (%v)", r, got, err)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
@@ -25,13 +24,12 @@ type engine struct {
 	fleet    *Fleet
 	epoll    int
 	listener int
-	wake     int      // an eventfd: stop
-	conns    []*conn  // by descriptor, of either channel
-	buf      []byte   // for what one connection has sent
-	scratch  []byte   // for what one is sent
-	port     int      // the reserved port that the last connection back was made from
-	held     []*conn  // in the order in which their time comes
-	outputs  [][]byte // of each kind; nil: all are the fleet's Output
+	wake     int     // an eventfd: stop
+	conns    []*conn // by descriptor, of either channel
+	buf      []byte  // for what one connection has sent
+	scratch  []byte  // for what one is sent
+	port     int     // the reserved port that the last connection back was made from
+	held     []*conn // in the order in which their time comes
 }
 
 type state uint8
@@ -64,11 +62,6 @@ func newEngine(f *Fleet, l *net.TCPListener) (*engine, error) {
 	e := &engine{
 		fleet: f, epoll: -1, listener: -1, wake: -1,
 		buf: make([]byte, 64<<10), scratch: make([]byte, 0, 16<<10), port: lastReserved,
-	}
-	for kind := range f.Kinds {
-		output := slices.Clone(f.Output)
-		output[0] = '0' + byte(kind)
-		e.outputs = append(e.outputs, output)
 	}
 	raw, err := l.SyscallConn()
 	if err != nil {
@@ -441,7 +434,7 @@ func (e *engine) hold(c *conn) {
 // finish sends all that is to be sent and closes.
 func (e *engine) finish(c *conn, status int) {
 	if c.wrap == nil {
-		c.out[0], c.out[1] = zero, e.output(c)
+		c.out[0], c.out[1] = zero, e.fleet.Output
 	} else {
 		trailer := c.wrap.Trailer(status)
 		if c.state != inHold {
@@ -452,7 +445,7 @@ func (e *engine) finish(c *conn, status int) {
 			unix.SendmsgN(c.stderr, e.scratch, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
 		}
 		if status == 0 {
-			c.out[1] = e.output(c)
+			c.out[1] = e.fleet.Output
 		}
 		c.out[2] = trailer
 	}
@@ -463,14 +456,6 @@ func (e *engine) finish(c *conn, status int) {
 		c.stderr = -1
 	}
 	e.send(c)
-}
-
-// output is what the host prints.
-func (e *engine) output(c *conn) []byte {
-	if e.outputs == nil {
-		return e.fleet.Output
-	}
-	return e.outputs[Number(netip.AddrFrom4(c.local))%len(e.outputs)]
 }
 
 // send sends what c is still to be sent, and closes when that is all of it.

@@ -109,7 +109,6 @@ type Fleet struct {
 	// Fast answers for well-behaved rsh hosts, and for all SSH hosts, without running the command; all others are served as ever.
 	Fast   bool
 	Output []byte        // of each command under Fast, on standard output
-	Kinds  int           // of rsh hosts under Fast: their outputs begin with one of so many digits, by the host's number; 0: all are the same
 	Hold   time.Duration // how long a wrapped command seems to run under Fast
 
 	listener net.Listener // nil under Fast

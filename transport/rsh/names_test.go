@@ -69,17 +69,17 @@ func TestDeadAddress(t *testing.T) {
 		dead = append(dead, h.Addr(0).String())
 	}
 	tr := client(t)
-	tr.ConnectTimeout = 3 * time.Second // what is dead takes as long as we let it
-	tr.LookupNetIP = resolver(t, "node7", append(dead, r.Hosts[2].Addr(0).String())...)
-	if got := run(t, tr, transport.Host{Name: "node7", User: user}, "echo out"); got.err != nil || got.stdout != "out\n" {
-		t.Errorf("%+v: %v", got, got.err)
-	}
-	tr.ConnectTimeout = time.Second
+	tr.ConnectTimeout = time.Second // first: three seconds after the first packet the kernel knows that there is no such neighbour, and says so
 	tr.LookupNetIP = resolver(t, "node7", dead...)
 	got := run(t, tr, transport.Host{Name: "node7", User: user}, "echo out")
 	var op *transport.OpError
 	if !errors.As(got.err, &op) || op.Phase != transport.PhaseConnect || !errors.Is(got.err, context.DeadlineExceeded) {
 		t.Errorf("%v", got.err)
+	}
+	tr.ConnectTimeout = 3 * time.Second // what is dead takes as long as we let it
+	tr.LookupNetIP = resolver(t, "node7", append(dead, r.Hosts[2].Addr(0).String())...)
+	if got := run(t, tr, transport.Host{Name: "node7", User: user}, "echo out"); got.err != nil || got.stdout != "out\n" {
+		t.Errorf("%+v: %v", got, got.err)
 	}
 	nothingHere(t, tr)
 }

@@ -28,6 +28,9 @@ const (
 	guard   = `trap "kill -KILL -$$" 0; `
 	unguard = `; trap - 0`
 
+	// The command has ended. A stop that comes now must not end the trailer: in mksh printf is a program, which a signal ends unless it is ignored.
+	deaf = `; trap '' 1 2 3 15`
+
 	// The first exec that replaces an open file leaves mksh with a copy of that file, at 10. This gives it one to keep.
 	decoy = `exec 3</dev/null; `
 
@@ -155,9 +158,11 @@ func (w *Wrapper) encode() []byte {
 	b = append(b, afterRun...)
 	if w.Input > 0 {
 		b = append(b, drain...)
+		b = append(b, deaf...)
 		b = append(b, unguard...)
 		b = append(b, unfeed...)
 	} else {
+		b = append(b, deaf...)
 		b = append(b, unguard...)
 		b = append(b, unwatch...)
 	}

@@ -387,6 +387,12 @@ func (a *Allocator) sweep() {
 		return list
 	}
 	a.mu.Lock()
+	if a.done {
+		a.mu.Unlock()
+		return
+	}
+	a.sweeps.Add(1)
+	defer a.sweeps.Done()
 	p := &a.pool
 	p.sweeper = nil
 	p.idle, p.retired = due(p.idle, idleFor), due(p.retired, retireFor)

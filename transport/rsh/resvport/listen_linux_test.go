@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -365,6 +366,42 @@ func TestIdleListeners(t *testing.T) {
 			t.Errorf("%+v, want no listener", s)
 		}
 	})
+}
+
+// TestCloseWhileSweeping: when Close returns no listener is left, also of those that are being closed because they were idle.
+func TestCloseWhileSweeping(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	ip(t, "link set lo up")
+	for range 50 {
+		a := newAllocator(t, 512, 800)
+		var ls []*Listener
+		for range 16 {
+			ls = append(ls, lease(t, a, netip.MustParseAddr("127.0.0.1")))
+		}
+		for _, l := range ls {
+			l.Return()
+		}
+		a.mu.Lock()
+		for _, s := range a.pool.idle {
+			s.since = s.since.Add(-idleFor)
+		}
+		a.mu.Unlock()
+		swept := make(chan struct{})
+		go func() { a.sweep(); close(swept) }()
+		for begun := false; !begun; runtime.Gosched() {
+			a.mu.Lock()
+			begun = len(a.pool.idle) == 0
+			a.mu.Unlock()
+		}
+		a.Close()
+		left := table(t)
+		<-swept
+		if len(left) > 0 {
+			t.Fatalf("%d sockets left, such as %+v", len(left), left[0])
+		}
+	}
 }
 
 // connectAndAccept ends a lease well, with a connection over loopback.

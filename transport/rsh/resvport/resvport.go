@@ -45,6 +45,8 @@ type Allocator struct {
 	turn  rotation
 	stats Stats
 	done  bool
+
+	sweeps sync.WaitGroup // that Close waits for: what they close is in the pool no more
 }
 
 // Stats is what an Allocator has done so far. A connection accepted by a Listener is its caller's and not counted.
@@ -104,8 +106,10 @@ func (a *Allocator) setUp() error {
 	}
 	a.turn.file = a.State
 	start := a.turn.begin(window)
+	a.mu.Lock() // Stats may be asked at any time
 	a.book.init(ports, int(start%uint32(len(ports))))
 	a.pool.init(len(ports))
+	a.mu.Unlock()
 
 	options := socketOptions(cmp.Or(a.Timeout, 30*time.Second))
 	control := func(_, _ string, c syscall.RawConn) error {
@@ -162,6 +166,7 @@ func (a *Allocator) Close() error {
 	for _, s := range sockets {
 		s.ln.Close()
 	}
+	a.sweeps.Wait()
 	a.turn.end(uint32(reached))
 	return nil
 }
