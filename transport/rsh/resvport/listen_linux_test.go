@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"multirsh/transport"
-	"multirsh/transport/rsh/resvport/internal/sockdiag"
+	"multirsh/transport/rsh/sockdiag"
 )
 
 var hereAddr = netip.MustParseAddr(here)
