@@ -120,7 +120,7 @@ func (e *env) hostsVerb(args []string) error {
 	if len(args) == 0 {
 		return hostsLine.help(e.Stdout, hostsHelp)
 	}
-	args, err := optionsFirst(args)
+	args, err := hostsLine.optionsFirst(args, unknownHostsLetter)
 	if err != nil {
 		return err
 	}
@@ -167,8 +167,9 @@ func (e *env) hostsVerb(args []string) error {
 	})
 }
 
-// optionsFirst moves the options, which may stand anywhere before --, to where split looks for them.
-func optionsFirst(args []string) ([]string, error) {
+// optionsFirst moves the options, which may stand anywhere before --, to where split looks for them. unknown is what to say to a
+// letter, in an argument, that is none of theirs.
+func (l *commandLine) optionsFirst(args []string, unknown func(letter rune, arg string) error) ([]string, error) {
 	var options, words []string
 	for len(args) > 0 {
 		arg := args[0]
@@ -180,7 +181,7 @@ func optionsFirst(args []string) ([]string, error) {
 			words = append(words, arg)
 		default:
 			options = append(options, arg)
-			o, as, err := needsNext(arg)
+			o, as, err := l.needsNext(arg, unknown)
 			switch {
 			case err != nil:
 				return nil, err
@@ -195,17 +196,17 @@ func optionsFirst(args []string) ([]string, error) {
 }
 
 // needsNext is the option in arg, and what to call it, whose value is the argument after it; nil: there is none.
-func needsNext(arg string) (o *option, as string, err error) {
+func (l *commandLine) needsNext(arg string, unknown func(rune, string) error) (o *option, as string, err error) {
 	if name, isLong := strings.CutPrefix(arg, "--"); isLong {
-		if o := hostsLine.byLong(name); o != nil && o.arg != "" {
+		if o := l.byLong(name); o != nil && o.arg != "" {
 			return o, arg, nil
 		}
 		return nil, "", nil
 	}
 	for i, letter := range arg[1:] {
-		o := hostsLine.byLetter(letter)
+		o := l.byLetter(letter)
 		if o == nil {
-			return nil, "", unknownHostsLetter(letter, arg)
+			return nil, "", unknown(letter, arg)
 		}
 		if o.arg == "" {
 			continue

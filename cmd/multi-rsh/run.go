@@ -38,6 +38,7 @@ type env struct {
 // "multi-rsh -- hosts h1" runs a remote command of that name.
 var verbs = map[string]func(e *env, args []string) error{
 	"hosts": (*env).hostsVerb,
+	"ports": (*env).portsVerb,
 }
 
 // run is the program: it does what the arguments ask for and returns the exit status.
