@@ -26,13 +26,13 @@ var portsManual []byte
 // portsLine is the command line of "multi-rsh ports". In only are the sub-commands that an option is for; "show" is what is done without one.
 var portsLine = &commandLine{name: "multi-rsh ports", options: []*option{
 	{name: "state", letters: "s", arg: "STATE", many: true, only: "show reap", group: "Sockets", text: "only those in these states: time-wait,fin-wait-2"},
-	{name: "peer", arg: "HOST", many: true, only: "show reap", group: "Sockets", text: "only those with this peer: name, address, 10.1.0.0/16"},
+	{name: "peer", arg: "HOST", many: true, only: "show reap", group: "Sockets", text: "only with this peer: name, address, 10.1.0.0/16"},
 
 	{name: "watch", only: "show", group: "Result", text: "draw it again each second, until q or Ctrl-C"},
 	{name: "json", letters: "j", only: "show doctor reap", group: "Result", text: "one JSON document"},
 	{name: "color", arg: "WHEN", group: "Result", text: "auto, always or never"},
 
-	{name: "older-than", arg: "TIME", only: "reap", group: "Reap", text: "only those that have lasted so long: 30 (seconds), 2m"},
+	{name: "older-than", arg: "TIME", only: "reap", group: "Reap", text: "only what has lasted so long: 30 (seconds), 2m"},
 	{name: "force", weakens: true, only: "reap", group: "Reap", text: "also sockets in use, which --state has to name"},
 	{name: "yes", letters: "y", weakens: true, only: "reap", group: "Reap", text: "do not ask"},
 
@@ -157,7 +157,7 @@ func (q *portsQuery) command(words []string) error {
 		if o == runLine.byLong("fanout") {
 			only = []string{"doctor"}
 		}
-		if as := q.given[o.name]; as != "" && only != nil && !slices.Contains(only, q.name) {
+		if as := q.given[o.name]; as != "" && len(only) > 0 && !slices.Contains(only, q.name) {
 			return usagef("%s is for %s, and means nothing to %s; leave it out", as, enumerate(callings(only)), q.calling())
 		}
 	}

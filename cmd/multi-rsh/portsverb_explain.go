@@ -183,15 +183,15 @@ func (v *portsView) meaning(p *portsPicture, of []sockdiag.Socket, k kernel) {
 	for _, s := range of {
 		shortest, longest = min(shortest, s.Expires), max(longest, s.Expires)
 	}
-	goes := fmt.Sprintf("in %s", tenths(shortest))
+	goes := fmt.Sprintf("It goes in %s", tenths(shortest))
 	if len(of) > 1 {
-		goes = fmt.Sprintf("the first in %s, the last in %s", tenths(shortest), tenths(longest))
+		goes = fmt.Sprintf("The first goes in %s, the last in %s", tenths(shortest), tenths(longest))
 	}
 	who := v.holders(p, of)
 	switch of[0].State {
 	case sockdiag.TimeWait:
 		v.say("Both ends have closed, and ours did so first. Nobody has to act, and nobody can be asked to: for %s the kernel keeps the pair of addresses and ports, "+
-			"so that late packets of this connection do not get into the next. They go %s. Linux has no setting for that time.", about(timeWait), goes)
+			"so that late packets of this connection do not get into the next. %s. Linux has no setting for that time.", about(timeWait), goes)
 		if k.tcp("tcp_timestamps", 1) != 0 {
 			v.say("The port is not lost meanwhile: with SO_REUSEADDR it serves other hosts at once, and the same host too if it uses TCP timestamps, as this machine does. "+
 				"A program that does neither, as rsh(1), finds it taken. To be rid of them: close last, as multi-rsh does, or %q.", "multi-rsh ports reap")
@@ -202,23 +202,23 @@ func (v *portsView) meaning(p *portsPicture, of []sockdiag.Socket, k kernel) {
 	case sockdiag.FinWait1:
 		v.say("We have closed first, and the peer's kernel has not confirmed it: it is slow, gone, or its window is full. Its kernel has to act. ")
 		if orphans > 0 {
-			v.say("No process has %s of them any more: ours gives up after some %s (tcp_orphan_retries) and forgets the connection.", plural(orphans, "socket"), about(k.orphanGivesUp()))
+			v.say("%d without a process: our kernel gives up after some %s (tcp_orphan_retries) and forgets the connection.", orphans, about(k.orphanGivesUp()))
 		}
 		if held > 0 {
-			v.say("%s still has %s of them: there it takes some %s (tcp_retries2).", who, plural(held, "socket"), about(givesUp(k.tcp("tcp_retries2", 15), firstAgain)))
+			v.say("%d with one, %s: our kernel gives up after some %s (tcp_retries2).", held, who, about(givesUp(k.tcp("tcp_retries2", 15), firstAgain)))
 		}
 	case sockdiag.FinWait2:
 		v.say("We have closed first, the peer's kernel has confirmed it, and the program there has not closed its end. It has to act; a command that still runs is such a program. ")
 		if orphans > 0 {
-			v.say("No process has %s of them any more: ours forgets a connection after %s of this (tcp_fin_timeout), unless data come.", plural(orphans, "socket"), about(k.finTimeout()))
+			v.say("%d without a process: our kernel forgets such a connection after %s (tcp_fin_timeout), unless data come.", orphans, about(k.finTimeout()))
 		}
 		if held > 0 {
-			v.say("%s has closed half of %s of them and still reads: that lasts as long as both like.", who, plural(held, "connection"))
+			v.say("%d with one, %s, which has closed one direction and may still read: that lasts as long as both ends like.", held, who)
 		}
 	case sockdiag.Closing:
 		v.say("Both ends closed at the same moment; the peer's kernel has to confirm our FIN. Then it is TIME-WAIT for %s, at both ends. If no answer comes we give up after some %s.", about(timeWait), about(k.orphanGivesUp()))
 	case sockdiag.CloseWait:
-		v.say("The peer has closed, and the program here has not. It has to act: %s. The kernel waits for it without end, so a port that stays in this state for long is that program's mistake, "+
+		v.say("The peer has closed, and the program here has not. The program has to act: %s. The kernel waits for it without end, so a port that stays in this state for long is that program's mistake, "+
 			"and restarting the program frees it.", who)
 	case sockdiag.LastAck:
 		v.say("The peer closed first and we did so too; its kernel has to confirm it, and then the port is free at once. If no answer comes we give up after some %s (tcp_orphan_retries).", about(k.orphanGivesUp()))
@@ -244,7 +244,7 @@ func (v *portsView) meaning(p *portsPicture, of []sockdiag.Socket, k kernel) {
 	}
 }
 
-func tenths(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+func tenths(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }
 
 // holders names the processes of sockets, with the most sockets first.
 func (v *portsView) holders(p *portsPicture, of []sockdiag.Socket) string {

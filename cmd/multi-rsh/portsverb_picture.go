@@ -203,6 +203,12 @@ func (v *portsView) legend(counts []int, filtered bool) {
 	fmt.Fprintln(v.w, b.String())
 }
 
+// Columns that are enough for peers over IPv4, and for most owners.
+const (
+	ipv4Peer  = 21
+	mostOwner = 23
+)
+
 // table lists the sockets, n of them at most.
 func (v *portsView) table(p *portsPicture, n int) {
 	if len(p.sockets) == 0 {
@@ -210,9 +216,12 @@ func (v *portsView) table(p *portsPicture, n int) {
 	}
 	heading := fmt.Sprintf("%-5s %-12s %5s %-5s ", "PORT", "STATE", "LEFT", "FIRST")
 	indent := len(heading)
-	peers := 21 // of IPv4
+	peers := ipv4Peer
 	for _, s := range p.sockets[:n] {
 		peers = max(peers, utf8.RuneCountInString(peerOf(s)))
+	}
+	if v.width > 0 && indent+peers+1+mostOwner > v.width {
+		peers = ipv4Peer // and the few that are longer have a line for their owner
 	}
 	fmt.Fprintf(v.w, "\n%s%-*s OWNER\n", heading, peers, "PEER")
 	hidden := 0
@@ -233,7 +242,7 @@ func (v *portsView) table(p *portsPicture, n int) {
 		}
 		peer := peerOf(s)
 		b = fmt.Appendf(b, " %5s %-5s ", cmp.Or(left(s), "-"), cmp.Or(l.first, "-"))
-		if v.width > 0 && indent+peers+1+utf8.RuneCountInString(owner) > v.width {
+		if v.width > 0 && indent+max(peers, utf8.RuneCountInString(peer))+1+utf8.RuneCountInString(owner) > v.width {
 			b = fmt.Appendf(b, "%s\n%*s%s\n", peer, indent, "", owner)
 		} else {
 			b = fmt.Appendf(b, "%-*s %s\n", peers, peer, owner)
