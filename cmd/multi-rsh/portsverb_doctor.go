@@ -223,7 +223,16 @@ func (x *examination) closers() {
 	const check = "who closes first"
 	var waiting []sockdiag.Socket
 	toPort, using := map[uint16]int{}, map[uint16][]sockdiag.Socket{} // by the peer's port
+	served := map[uint16]bool{}
 	for _, s := range x.p.sockets {
+		if s.State == sockdiag.Listen {
+			served[s.Local.Port()] = true
+		}
+	}
+	for _, s := range x.p.sockets {
+		if served[s.Local.Port()] {
+			continue // a client's connection to a service here, which takes a port from nobody
+		}
 		switch peer := s.Remote.Port(); s.State {
 		case sockdiag.TimeWait, sockdiag.FinWait1, sockdiag.FinWait2:
 			waiting = append(waiting, s)

@@ -235,17 +235,19 @@ func (v *portsView) table(p *portsPicture, n int) {
 			continue
 		}
 		l := lookOf(s.State)
-		b = fmt.Appendf(b[:0], "%-5d ", s.Local.Port())
-		b = append(b, v.paint(l.color, l.name)...)
-		for range 12 - len(l.name) {
-			b = append(b, ' ')
-		}
 		peer := peerOf(s)
-		b = fmt.Appendf(b, " %5s %-5s ", cmp.Or(left(s), "-"), cmp.Or(l.first, "-"))
+		b = strconv.AppendUint(b[:0], uint64(s.Local.Port()), 10)
+		b = pad(b, 6)
+		b = append(b, v.paint(l.color, l.name)...)
+		b = append(b, blank[:12-len(l.name)+1]...)
+		b = fmt.Appendf(b, "%5s %-5s ", cmp.Or(left(s), "-"), cmp.Or(l.first, "-"))
 		if v.width > 0 && indent+max(peers, utf8.RuneCountInString(peer))+1+utf8.RuneCountInString(owner) > v.width {
 			b = fmt.Appendf(b, "%s\n%*s%s\n", peer, indent, "", owner)
 		} else {
-			b = fmt.Appendf(b, "%-*s %s\n", peers, peer, owner)
+			start := len(b)
+			b = append(b, peer...)
+			b = pad(b, start+peers+1+len(peer)-utf8.RuneCountInString(peer))
+			b = append(append(b, owner...), '\n')
 		}
 		v.w.Write(b)
 	}
@@ -255,6 +257,14 @@ func (v *portsView) table(p *portsPicture, n int) {
 	if hidden > 0 {
 		fmt.Fprintf(v.w, "Whose process has %s is hidden from this user: run it as root to see.\n", plural(hidden, "socket"))
 	}
+}
+
+// blank is longer than any column.
+var blank = strings.Repeat(" ", 64)
+
+// pad fills a line up to a column.
+func pad(b []byte, column int) []byte {
+	return append(b, blank[:min(len(blank), max(0, column-len(b)))]...)
 }
 
 // left is how long a socket still lasts, as far as a clock decides that: in TIME-WAIT, and in FIN-WAIT-2 without a process.
@@ -270,13 +280,21 @@ func peerOf(s sockdiag.Socket) string {
 	if s.Remote.Port() == 0 {
 		return "on " + address(s, s.Local.Addr().String())
 	}
+	if !linkLocal(s) {
+		return s.Remote.String()
+	}
 	host := address(s, s.Remote.Addr().String())
 	return net.JoinHostPort(host, strconv.Itoa(int(s.Remote.Port())))
 }
 
+// linkLocal tells whether the socket's addresses mean nothing without its interface.
+func linkLocal(s sockdiag.Socket) bool {
+	return s.Interface != 0 && (s.Remote.Addr().IsLinkLocalUnicast() || s.Local.Addr().IsLinkLocalUnicast())
+}
+
 // address names the interface of an address that means nothing without it.
 func address(s sockdiag.Socket, host string) string {
-	if s.Interface == 0 || !s.Remote.Addr().IsLinkLocalUnicast() && !s.Local.Addr().IsLinkLocalUnicast() {
+	if !linkLocal(s) {
 		return host
 	}
 	if card, err := net.InterfaceByIndex(int(s.Interface)); err == nil {

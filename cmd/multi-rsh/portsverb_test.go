@@ -312,6 +312,13 @@ func TestDoctor(t *testing.T) {
 		}, "note", "services", "513 (inetd (7))", `printf '%s\n' 513 | sudo tee -a /etc/bindresvport.blacklist`},
 		{"time-wait, some", sockets(10, sockdiag.Socket{State: sockdiag.TimeWait}),
 			"note", "who closes first", "10 to port 514 (rsh)", "multi-rsh ports reap --state time-wait"},
+		{"time-wait of a service", func(x *examination) {
+			sockets(1, sockdiag.Socket{State: sockdiag.Listen})(x)
+			for range 300 {
+				x.p.sockets = append(x.p.sockets, sockdiag.Socket{State: sockdiag.TimeWait,
+					Local: netip.MustParseAddrPort("10.0.0.1:512"), Remote: netip.MustParseAddrPort("10.0.0.7:1023")})
+			}
+		}, "note", "services", "512 (kernel)", "512"},
 		{"time-wait, many", sockets(130, sockdiag.Socket{State: sockdiag.TimeWait}),
 			"warning", "who closes first", "130 connections", "multi-rsh ports reap --state time-wait"},
 		{"time-wait, and a culprit", func(x *examination) {

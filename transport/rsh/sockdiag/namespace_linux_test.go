@@ -313,7 +313,7 @@ func TestAsSS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owners, err := FindOwners(sockets)
+		owners, err := FindOwners(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -551,7 +551,7 @@ func BenchmarkCrowd(b *testing.B) {
 	}
 	b.Run("owners", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := FindOwners(sockets); err != nil {
+			if _, err := FindOwners(b.Context()); err != nil {
 				b.Fatal(err)
 			}
 		}

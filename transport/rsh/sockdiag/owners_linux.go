@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,18 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FindOwners looks through /proc for the processes that hold the sockets. A process that comes or goes meanwhile does no harm.
-// What another user's processes hold is shown to root alone (CAP_SYS_PTRACE).
-func FindOwners(sockets []Socket) (Owners, error) {
+// FindOwners looks through /proc for the processes that hold sockets, of any kind and in any network namespace. A process that comes
+// or goes meanwhile does no harm. What another user's processes hold is shown to root alone (CAP_SYS_PTRACE). At the end of ctx it
+// gives up, with the error of ctx.
+//
+// It may run beside Table, which takes as long: what neither of them sees is a socket that is opened or closed meanwhile.
+func FindOwners(ctx context.Context) (Owners, error) {
 	owners := Owners{ByInode: map[uint32][]Process{}}
-	for _, s := range sockets {
-		if s.Inode != 0 {
-			owners.ByInode[s.Inode] = nil
-		}
-	}
-	if len(owners.ByInode) == 0 {
-		return owners, nil
-	}
 	proc, err := os.Open("/proc")
 	if err != nil {
 		return owners, fmt.Errorf("sockdiag: %w", err)
@@ -38,23 +34,28 @@ func FindOwners(sockets []Socket) (Owners, error) {
 		return owners, fmt.Errorf("sockdiag: %w", err)
 	}
 	for _, name := range names {
+		if ctx.Err() != nil {
+			return owners, ctx.Err()
+		}
 		pid, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
-		if err := owners.look(pid); errors.Is(err, fs.ErrPermission) {
+		if err := owners.look(ctx, pid); errors.Is(err, fs.ErrPermission) {
 			owners.Hidden++
 		}
 	}
 	for _, holders := range owners.ByInode {
-		slices.SortFunc(holders, func(a, b Process) int { return cmp.Compare(a.PID, b.PID) })
+		if len(holders) > 1 {
+			slices.SortFunc(holders, func(a, b Process) int { return cmp.Compare(a.PID, b.PID) })
+		}
 	}
 	return owners, nil
 }
 
-// look notes which of the sockets the process holds. It is the kernel that takes the time, 5 µs a file, so a process with thousands of
+// look notes which sockets the process holds. It is the kernel that takes the time, 5 µs a file, so a process with thousands of
 // them is looked at by several processors: one reads names, the others links.
-func (o *Owners) look(pid int) error {
+func (o *Owners) look(ctx context.Context, pid int) error {
 	dir := "/proc/" + strconv.Itoa(pid)
 	files, err := os.Open(dir + "/fd")
 	if err != nil {
@@ -63,28 +64,24 @@ func (o *Owners) look(pid int) error {
 	defer files.Close()
 	var (
 		mu    sync.Mutex
-		held  = map[uint32]bool{}
+		held  []uint32
 		links errgroup.Group
 		fd    = int(files.Fd())
 	)
 	links.SetLimit(runtime.GOMAXPROCS(0))
-	for {
+	for ctx.Err() == nil {
 		names, err := files.Readdirnames(1024)
 		read := func() error {
 			buffer := make([]byte, 32)
 			var found []uint32
 			for _, name := range names {
 				if inode, is := socketInode(fd, name, buffer); is {
-					if _, wanted := o.ByInode[inode]; wanted {
-						found = append(found, inode)
-					}
+					found = append(found, inode)
 				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			for _, inode := range found {
-				held[inode] = true
-			}
+			held = append(held, found...)
 			return nil
 		}
 		if err != nil { // io.EOF, or the process has ended
@@ -104,8 +101,14 @@ func (o *Owners) look(pid int) error {
 	if err != nil {
 		return err // it has ended
 	}
-	for inode := range held {
-		o.ByInode[inode] = append(o.ByInode[inode], Process{PID: pid, Name: strings.TrimSuffix(string(name), "\n")})
+	slices.Sort(held)
+	one := []Process{{PID: pid, Name: strings.TrimSuffix(string(name), "\n")}} // of most sockets the only one
+	for _, inode := range slices.Compact(held) {                               // dup(2) makes two files of one socket
+		if others := o.ByInode[inode]; others == nil {
+			o.ByInode[inode] = one[:1:1]
+		} else {
+			o.ByInode[inode] = append(others, one[0])
+		}
 	}
 	return nil
 }

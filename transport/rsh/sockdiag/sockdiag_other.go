@@ -3,6 +3,7 @@
 package sockdiag
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -12,8 +13,8 @@ var errElsewhere = fmt.Errorf("sockdiag: the table of sockets is read on Linux o
 // Table returns the TCP sockets of this network namespace that f wants. Only Linux has sock_diag(7).
 func Table(f Filter) ([]Socket, error) { return nil, errElsewhere }
 
-// FindOwners looks for the processes that hold the sockets.
-func FindOwners([]Socket) (Owners, error) { return Owners{}, errElsewhere }
+// FindOwners looks for the processes that hold sockets.
+func FindOwners(context.Context) (Owners, error) { return Owners{}, errElsewhere }
 
 // CanDestroy says what keeps this process from destroying sockets.
 func CanDestroy() error { return errElsewhere }
