@@ -19,13 +19,13 @@ import (
 //	   │   └──► runner/hostlist ◄─┘         ▼           │          │
 //	   ▼                    transport/{execcmd,rsh,ssh} rsh/rshtest ssh/sshtest ─► testserver
 //	 runner ──────► transport ◄────────────┘ │  │  └─► ssh/{sshconfig,hostkeys,auth}, shwrap
-//	                                         │  └─► rsh/resvport ─► internal/sockdiag
+//	                                         │  └─► rsh/resvport ─► rsh/sockdiag
 //	                                         └────► shwrap
 var arrows = map[string][]string{
 	"cmd/multi-rsh": {
 		"runner", "runner/hostlist", "runner/inventory", "runner/inventory/groups", "runner/output",
-		"transport", "transport/execcmd", "transport/rsh", "transport/rsh/resvport", "transport/shwrap",
-		"transport/ssh", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig",
+		"transport", "transport/execcmd", "transport/rsh", "transport/rsh/resvport", "transport/rsh/sockdiag",
+		"transport/shwrap", "transport/ssh", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig",
 	},
 	"cmd/multi-rsh/real":      {},
 	"cmd/fleetsim":            {"transport/fleet", "transport/rsh/rshtest", "transport/ssh/sshtest"},
@@ -38,18 +38,18 @@ var arrows = map[string][]string{
 	"transport/execcmd":       {"transport"},
 	"transport/rsh":           {"transport", "transport/rsh/resvport", "transport/shwrap"},
 	"transport/shwrap":        {"transport"},
-	"transport/rsh/resvport":  {"transport", "transport/rsh/resvport/internal/sockdiag"},
-	"transport/rsh/resvport/internal/sockdiag": {},
-	"transport/rsh/rshtest":                    {"transport", "transport/shwrap", "transport/testserver"},
-	"transport/ssh":                            {"transport", "transport/shwrap", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig"},
-	"transport/ssh/auth":                       {},
-	"transport/ssh/hostkeys":                   {},
-	"transport/ssh/sshconfig":                  {},
-	"transport/ssh/sshtest":                    {"transport", "transport/shwrap", "transport/testserver"},
-	"transport/testserver":                     {},
-	"transport/fleet":                          {"transport", "transport/rsh/rshtest", "transport/shwrap", "transport/ssh/sshtest"},
-	"transport/transporttest":                  {"transport"},
-	"transport/rig":                            {"transport"},
+	"transport/rsh/resvport":  {"transport", "transport/rsh/sockdiag"},
+	"transport/rsh/sockdiag":  {},
+	"transport/rsh/rshtest":   {"transport", "transport/shwrap", "transport/testserver"},
+	"transport/ssh":           {"transport", "transport/shwrap", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig"},
+	"transport/ssh/auth":      {},
+	"transport/ssh/hostkeys":  {},
+	"transport/ssh/sshconfig": {},
+	"transport/ssh/sshtest":   {"transport", "transport/shwrap", "transport/testserver"},
+	"transport/testserver":    {},
+	"transport/fleet":         {"transport", "transport/rsh/rshtest", "transport/shwrap", "transport/ssh/sshtest"},
+	"transport/transporttest": {"transport"},
+	"transport/rig":           {"transport"},
 }
 
 // testArrows are packages for tests: any test may import them, and nothing else may but the packages named in arrows.

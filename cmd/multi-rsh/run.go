@@ -40,6 +40,7 @@ type env struct {
 // "multi-rsh -- hosts h1" runs a remote command of that name.
 var verbs = map[string]func(e *env, args []string) error{
 	"hosts":  (*env).hostsVerb,
+	"ports":  (*env).portsVerb,
 	"replay": (*env).replayVerb,
 	"report": (*env).reportVerb,
 }

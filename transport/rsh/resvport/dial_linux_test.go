@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"multirsh/transport"
-	"multirsh/transport/rsh/resvport/internal/sockdiag"
+	"multirsh/transport/rsh/sockdiag"
 )
 
 func newAllocator(t testing.TB, low, high uint16) *Allocator {

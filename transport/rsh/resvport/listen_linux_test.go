@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"multirsh/transport"
-	"multirsh/transport/rsh/resvport/internal/sockdiag"
+	"multirsh/transport/rsh/sockdiag"
 )
 
 var hereAddr = netip.MustParseAddr(here)

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"multirsh/transport"
-	"multirsh/transport/rsh/resvport/internal/sockdiag"
+	"multirsh/transport/rsh/sockdiag"
 )
 
 // The range that rcmd(3) takes ports from and rshd(8) accepts.

@@ -2,31 +2,52 @@ package resvport
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
-	"multirsh/transport/rsh/resvport/internal/sockdiag"
+	"multirsh/transport/rsh/sockdiag"
 )
 
 const (
-	blacklistFile = "/etc/bindresvport.blacklist"
+	etc           = "/etc"
+	blacklistFile = etc + "/" + blacklistName
+	blacklistName = "bindresvport.blacklist"
 	reservedFile  = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 	startFile     = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 )
+
+// Blocked returns the ports in the range that rcmd(3) uses which the administrator has kept for others, each with what names it:
+// bindresvport.blacklist, in the directory that is /etc elsewhere, or net.ipv4.ip_local_reserved_ports. What cannot be read
+// names none.
+func Blocked(etc string) map[uint16]string {
+	return blocked(etc, First, Last)
+}
+
+func blocked(etc string, low, high uint16) map[uint16]string {
+	by := make(map[uint16]string)
+	text, _ := os.ReadFile(reservedFile)
+	for _, r := range parseReserved(string(text)) {
+		for p := int(max(r[0], low)); p <= int(min(r[1], high)); p++ {
+			by[uint16(p)] = "net.ipv4.ip_local_reserved_ports"
+		}
+	}
+	name := filepath.Join(etc, blacklistName)
+	text, _ = os.ReadFile(name)
+	for _, p := range parseBlacklist(string(text)) {
+		if low <= p && p <= high {
+			by[p] = name
+		}
+	}
+	return by
+}
 
 // leaveAlone returns the ports in the range that belong to others: those that the administrator named, and those that listen.
 // What cannot be read names nobody: bind has the last word.
 func leaveAlone(low, high uint16) map[uint16]bool {
 	spared := make(map[uint16]bool)
-	text, _ := os.ReadFile(blacklistFile)
-	for _, p := range parseBlacklist(string(text)) {
+	for p := range blocked(etc, low, high) {
 		spared[p] = true
-	}
-	text, _ = os.ReadFile(reservedFile)
-	for _, r := range parseReserved(string(text)) {
-		for p := int(max(r[0], low)); p <= int(min(r[1], high)); p++ {
-			spared[uint16(p)] = true
-		}
 	}
 	table, _ := sockdiag.Table(sockdiag.Filter{States: []sockdiag.State{sockdiag.Listen}, MinPort: low, MaxPort: high})
 	for _, s := range table {

@@ -109,7 +109,7 @@ func TestTable(t *testing.T) {
 				if got[i].Inode == 0 {
 					t.Errorf("no inode: %+v", got[i])
 				}
-				got[i].Inode, got[i].Timer, got[i].Expires = 0, 0, 0
+				got[i].Inode, got[i].Cookie, got[i].Timer, got[i].Expires = 0, 0, 0, 0
 			}
 			uid, v6 := uint32(unix.Getuid()), network == "tcp6"
 			want := []Socket{

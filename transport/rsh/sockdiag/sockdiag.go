@@ -25,7 +25,7 @@ const (
 	Listen
 	Closing
 	NewSynRecv // a connection request that has no socket of its own yet
-	Bound      // bound to a port and neither listening nor connected; shown since Linux 6.8
+	Bound      // bound to a port and neither listening nor connected, not yet or no more; shown since Linux 6.8
 )
 
 var stateNames = [...]string{
@@ -71,7 +71,8 @@ func (t Timer) String() string {
 	return fmt.Sprintf("timer %d", uint8(t))
 }
 
-// Socket is one line of the table.
+// Socket is one line of the table. What is read from /proc/net has no Interface, no Cookie and no Quiet, its times are exact to
+// 10 ms, and sockets in the state Bound are not there.
 type Socket struct {
 	State     State
 	IPv6      bool           // an AF_INET6 socket, whatever its addresses: IPv4 over it is shown as IPv4
@@ -82,12 +83,21 @@ type Socket struct {
 	Inode     uint32         // as in /proc/PID/fd; 0 once no process holds it
 	Timer     Timer
 	Expires   time.Duration // until the timer fires
+	Cookie    uint64        // the kernel's own name for the socket, never used again; 0: not known
+	Quiet     time.Duration // how long no data has gone out or come in, and nothing been acknowledged; with Filter.Quiet, and 0 in TIME-WAIT
 }
 
-// Filter says which sockets are wanted. The zero Filter takes them all.
+// Filter says which sockets are wanted, and what of them. The zero Filter takes them all.
 type Filter struct {
 	States           []State // none: every state
 	MinPort, MaxPort uint16  // local port, both included; MaxPort 0: no upper bound
+	Quiet            bool    // fill in Socket.Quiet; the kernel's answer is four times as long
+}
+
+// wants says whether the filter takes s, as the kernel would.
+func (f Filter) wants(s Socket) bool {
+	port := s.Local.Port()
+	return f.states()&(1<<s.State) != 0 && port >= f.MinPort && (f.MaxPort == 0 || port <= f.MaxPort)
 }
 
 func (f Filter) states() (bits uint32) {
@@ -106,6 +116,16 @@ const (
 	messageLen = 72 // struct inet_diag_msg
 )
 
+// The attribute behind a message that holds a struct tcp_info, and where in linux/tcp.h that has the milliseconds since the last
+// data went out, data came in, and an acknowledgement came in.
+const (
+	attrInfo        = 2 // INET_DIAG_INFO
+	infoLastDataOut = 44
+	infoLastDataIn  = 52
+	infoLastAckIn   = 56
+	infoLen         = 60
+)
+
 // Address families and the protocol, which are the same numbers on the wire wherever this is compiled.
 const (
 	afInet     = 2
@@ -117,6 +137,9 @@ const (
 func request(family uint8, f Filter) []byte {
 	b := make([]byte, requestLen)
 	b[0], b[1] = family, ipprotoTCP
+	if f.Quiet {
+		b[2] = 1 << (attrInfo - 1)
+	}
 	binary.NativeEndian.PutUint32(b[4:], f.states())
 	return b
 }
@@ -151,7 +174,7 @@ func (f Filter) bytecode() (b []byte) {
 
 var errShort = errors.New("sockdiag: the kernel's answer is shorter than a struct inet_diag_msg")
 
-// parse reads a struct inet_diag_msg. Attributes behind it are ignored: none were asked for.
+// parse reads a struct inet_diag_msg, and of the attributes behind it the struct tcp_info.
 func parse(b []byte) (Socket, error) {
 	if len(b) < messageLen {
 		return Socket{}, errShort
@@ -163,6 +186,11 @@ func parse(b []byte) (Socket, error) {
 		Expires:   time.Duration(binary.NativeEndian.Uint32(b[52:])) * time.Millisecond,
 		UID:       binary.NativeEndian.Uint32(b[64:]),
 		Inode:     binary.NativeEndian.Uint32(b[68:]),
+		Cookie:    binary.NativeEndian.Uint64(b[44:]),
+		Quiet:     quiet(b[messageLen:]),
+	}
+	if s.State == Closed {
+		s.State = Bound // what is closed and not bound is not in the table
 	}
 	var local, remote netip.Addr
 	switch b[0] {
@@ -177,4 +205,46 @@ func parse(b []byte) (Socket, error) {
 	s.Local = netip.AddrPortFrom(local, binary.BigEndian.Uint16(b[4:]))
 	s.Remote = netip.AddrPortFrom(remote, binary.BigEndian.Uint16(b[6:]))
 	return s, nil
+}
+
+// quiet finds the struct tcp_info among attributes, netlink(7). An attribute is its length, its type, and the value, and begins
+// at a multiple of four bytes.
+func quiet(attrs []byte) time.Duration {
+	const header = 4
+	for len(attrs) >= header {
+		size := int(binary.NativeEndian.Uint16(attrs))
+		if size < header || size > len(attrs) {
+			return 0
+		}
+		if value := attrs[header:size]; binary.NativeEndian.Uint16(attrs[2:]) == attrInfo && len(value) >= infoLen {
+			least := min(binary.NativeEndian.Uint32(value[infoLastDataOut:]), binary.NativeEndian.Uint32(value[infoLastDataIn:]),
+				binary.NativeEndian.Uint32(value[infoLastAckIn:]))
+			return time.Duration(least) * time.Millisecond
+		}
+		attrs = attrs[min((size+3)&^3, len(attrs)):]
+	}
+	return 0
+}
+
+// sockID writes the struct inet_diag_sockid of s into a request, so that it means this socket and no later one on the same ports.
+func sockID(request []byte, s Socket) {
+	family := addressOf(s)
+	binary.BigEndian.PutUint16(request[8:], s.Local.Port())
+	binary.BigEndian.PutUint16(request[10:], s.Remote.Port())
+	copy(request[12:28], family(s.Local.Addr()))
+	copy(request[28:44], family(s.Remote.Addr()))
+	binary.NativeEndian.PutUint32(request[44:], s.Interface)
+	cookie := s.Cookie
+	if cookie == 0 {
+		cookie = ^uint64(0) // INET_DIAG_NOCOOKIE
+	}
+	binary.NativeEndian.PutUint64(request[48:], cookie)
+}
+
+// addressOf returns how an address of s is written: in an AF_INET6 socket IPv4 is mapped.
+func addressOf(s Socket) func(netip.Addr) []byte {
+	if s.IPv6 {
+		return func(a netip.Addr) []byte { b := a.As16(); return b[:] }
+	}
+	return netip.Addr.AsSlice
 }
