@@ -46,7 +46,7 @@ var cases = []struct {
 	{"both-at-once", true, func(l *lab) {
 		// Nobody sends again for so long that there is time to look; and each end keeps its descriptor, for the filters.
 		for _, e := range []*end{l.here, l.there} {
-			if err := e.slowly(3 * time.Second); err != nil {
+			if err := e.slowly(6 * time.Second); err != nil {
 				l.Fatal(err)
 			}
 		}
@@ -127,15 +127,22 @@ var cases = []struct {
 		l.keep("the remote host vanishes, we send, TCP_USER_TIMEOUT is set")
 	}},
 	{"remote-vanishes-closing", true, func(l *lab) {
-		if err := l.here.sysctl("tcp_orphan_retries", "2"); err != nil {
+		if err := l.here.sysctl("tcp_orphan_retries", "3"); err != nil {
 			l.Fatal(err)
 		}
 		c, _ := l.connected()
 		l.step("no cable any more", l.must(l.cut), "ESTABLISHED", "ESTABLISHED")
 		l.step("we close", c.close, "FIN-WAIT-1", "ESTABLISHED")
 		l.keep("the remote host vanishes, we close")
-		l.step("the FIN is sent again, tcp_orphan_retries times (2 in this case)", nil, gone, "ESTABLISHED")
+		l.step("the FIN is sent again, tcp_orphan_retries times (3 in this case)", nil, gone, "ESTABLISHED")
 		l.keep("the same, after the kernel has given up")
+	}},
+	{"remote-vanishes-closed", true, func(l *lab) {
+		c, s := l.connected()
+		l.step("they close", s.close, "CLOSE-WAIT", "FIN-WAIT-2")
+		l.step("no cable any more", l.must(l.cut), "CLOSE-WAIT", "FIN-WAIT-2")
+		l.step("we close", c.close, "LAST-ACK", "FIN-WAIT-2")
+		l.keep("they close, and their host vanishes before we close")
 	}},
 	{"remote-restarts", true, func(l *lab) {
 		c, s := l.connected()
