@@ -30,7 +30,11 @@ type config struct {
 	transport      string        // for hosts that name none
 	input          string        // "-" is standard input; "": none
 
-	dryRun, failFast, largestStatus, merge, plain, killOnDisconnect bool
+	dryRun, failFast, largestStatus, merge, plain, killOnDisconnect, noJournal bool
+
+	settled []string // all options that were given, those of past included
+	past    *past    // nil: nothing is gone on with
+	leftOut int      // hosts of past that ought to run, and do not
 
 	policies
 	view
@@ -132,6 +136,10 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		merge:            ctx.Bool("merge"),
 		plain:            ctx.Bool("plain"),
 		killOnDisconnect: ctx.Bool("kill-on-disconnect"),
+		noJournal:        ctx.Bool("no-journal"),
+
+		settled: a.options,
+		past:    a.past,
 
 		sshConfig:      ctx.String("ssh-config"),
 		hostKeys:       ssh.Policy(ctx.String("host-keys")),
@@ -145,7 +153,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		given: map[string]string{},
 	}
 	for _, o := range a.line.options {
-		if as := a.origin[o.name]; strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
+		if as := a.origin[o.name]; strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) && !a.past.has(o.name) {
 			c.given[o.name] = as
 		}
 	}
@@ -398,6 +406,10 @@ func (a *arguments) sshOptions(ctx *cli.Context, c *config) error {
 // hostsAndCommand tells the hosts from the command. Where an option or WCOLL gives the hosts all words are the command;
 // otherwise the first one is, and the others are hosts.
 func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error {
+	if a.past != nil {
+		c.command, c.input = a.past.run.Head.Command, a.past.input
+		return nil
+	}
 	fileAs := a.origin["hosts-file"]
 	if len(c.include) == 0 && c.hostsFile == "" {
 		// As in pdsh, the variable counts only when nothing else gives hosts, and -x takes from it.

@@ -31,7 +31,7 @@ type console struct {
 }
 
 // console makes the sink. Files are open and the screen is taken then: the caller has it released, whatever happens.
-func (e *env) console(c *config, p *plan) (*console, error) {
+func (e *env) console(c *config, p *plan, id string) (*console, error) {
 	stdout, stderr := e.streams(&c.view)
 	s := &console{
 		progress: &output.Progress{Total: p.hosts.count, Ports: p.reach.portsInUse()},
@@ -52,7 +52,7 @@ func (e *env) console(c *config, p *plan) (*console, error) {
 	if c.summary != "none" {
 		s.summary = &output.Summary{Stream: stderr, JSON: c.summary == "json"}
 	}
-	list, err := e.sinks(&c.view, c.record(e.Now(), p.hosts.count), stdout, stderr)
+	list, err := e.sinks(&c.view, c.record(e.Now(), p.hosts.count, id), stdout, stderr)
 	if err != nil {
 		s.release()
 		return nil, err
@@ -62,8 +62,8 @@ func (e *env) console(c *config, p *plan) (*console, error) {
 }
 
 // record is what a record says of the run.
-func (c *config) record(now time.Time, hosts int) output.Run {
-	return output.Run{Program: version, Time: now, Command: c.command, Transport: c.transport, Fanout: c.fanout, Hosts: hosts}
+func (c *config) record(now time.Time, hosts int, id string) output.Run {
+	return output.Run{ID: id, Program: version, Time: now, Command: c.command, Transport: c.transport, Fanout: c.fanout, Hosts: hosts}
 }
 
 // same tells whether the stream is that terminal.

@@ -35,6 +35,9 @@ const labelPrefix = "label."
 
 // selectHosts finds the hosts that the configuration means, and all that is known of them.
 func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
+	if c.past != nil {
+		return e.pastHosts(ctx, c)
+	}
 	inv, err := e.inventory(ctx, &c.choice)
 	if err != nil {
 		return nil, err
@@ -152,10 +155,7 @@ func (c *config) limit(s *selection, fanout func(name string) (string, int)) err
 			return err
 		}
 	}
-	groups := slices.ContainsFunc(c.files, func(f *configFile) bool {
-		return slices.ContainsFunc(f.hosts, func(h fileHosts) bool { return h.set.Fanout > 0 })
-	})
-	if len(c.limits) == 0 && !groups {
+	if len(c.limits) == 0 && !c.fanouts() {
 		return nil
 	}
 	s.limits = func(host transport.Host) (limits []runner.Limit) {
@@ -170,6 +170,13 @@ func (c *config) limit(s *selection, fanout func(name string) (string, int)) err
 		return limits
 	}
 	return nil
+}
+
+// fanouts tells whether a [[hosts]] has one.
+func (c *config) fanouts() bool {
+	return slices.ContainsFunc(c.files, func(f *configFile) bool {
+		return slices.ContainsFunc(f.hosts, func(h fileHosts) bool { return h.set.Fanout > 0 })
+	})
 }
 
 // labelsExist refuses a limit by a label that no host has.

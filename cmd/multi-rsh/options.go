@@ -154,6 +154,7 @@ type arguments struct {
 	words   []string          // what follows the options: command and hosts
 	action  string            // the long name of the first option that says something and ends
 	origin  map[string]string // what to call an option in a message, by its long name: -p, --fanout, MULTI_RSH_FANOUT
+	past    *past             // whose options are among them; nil: none
 }
 
 // split takes args apart as getopt_long(3) does, which the flag package does not: letters may be joined (-SN) and hold their

@@ -21,6 +21,8 @@ var policyOptions = []*option{
 	{name: "retry", arg: "N", group: "Policies", text: "so many more tries where the command has not begun"},
 	{name: "retry-on", arg: "LIST", group: "Policies", text: "of these outcomes (refused,unreachable,dns,timeout)"},
 	{name: "retry-started", group: "Policies", text: "also when it has begun: it may run twice"},
+
+	{name: "no-journal", group: "Policies", text: "keep no state of the run, to resume or retry it"},
 }
 
 // policies are those of a run, as runner.Runner has them.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"multirsh/runner"
+	"multirsh/runner/journal"
 	"multirsh/transport"
 )
 
@@ -42,6 +44,13 @@ var verbs = map[string]func(e *env, args []string) error{
 	"hosts":  (*env).hostsVerb,
 	"replay": (*env).replayVerb,
 	"report": (*env).reportVerb,
+	"runs":   (*env).runsVerb,
+}
+
+// again are the verbs that run, but take what from the journal.
+var again = map[string]func(e *env, args []string) (*config, error){
+	"resume": (*env).resume,
+	"retry":  (*env).retry,
 }
 
 // run is the program: it does what the arguments ask for and returns the exit status.
@@ -52,7 +61,7 @@ func run(e *env) int {
 		}
 	}
 	var summary runner.Summary
-	c, err := e.configure()
+	c, err := e.configuration()
 	switch {
 	case err != nil:
 		c = &config{}
@@ -69,7 +78,18 @@ func run(e *env) int {
 	case c.action == "version":
 		_, err = fmt.Fprintf(e.Stdout, "multi-rsh %s\n", version)
 	}
+	summary.Hosts += c.leftOut // none of which is ok
 	return e.end(summary, err, c.largestStatus)
+}
+
+// configuration is that of the run that the arguments ask for.
+func (e *env) configuration() (*config, error) {
+	if len(e.Args) > 0 {
+		if verb := again[e.Args[0]]; verb != nil {
+			return verb(e, e.Args[1:])
+		}
+	}
+	return e.configure()
 }
 
 // end says what is still to be said, and returns the exit status.
@@ -83,11 +103,16 @@ func (e *env) end(summary runner.Summary, err error, largest bool) int {
 // complaint is the text of an error that ends the run; empty where the run has told it already.
 func complaint(summary runner.Summary, err error) string {
 	signal, sink, end, policy := (*stopped)(nil), (*runner.SinkError)(nil), (*ending)(nil), (*runner.PolicyError)(nil)
+	lost := (*journal.WriteError)(nil)
 	switch {
 	case err == nil || errors.As(err, &policy) || errors.As(err, &signal) || errors.As(err, &end):
 		return ""
 	case errors.As(err, &sink):
 		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", unwritten(sink.Err), summary.Outcomes[runner.OK], summary.Hosts)
+	case errors.As(err, &lost) && summary.Hosts > 0:
+		return fmt.Sprintf("%v, so no more hosts were started than had been; %d of %d were ok", lost, summary.Outcomes[runner.OK], summary.Hosts)
+	case errors.As(err, &lost):
+		return fmt.Sprintf("%v, and nothing has been run; --no-journal goes without one", lost)
 	case errors.Is(err, syscall.EPIPE): // as of head(1), and nothing has been run
 		return ""
 	}
@@ -126,6 +151,7 @@ type plan struct {
 	reach   *reach
 	command *transport.Command
 	input   io.Closer // nil: none
+	spooled string    // the input's file in the folder of runs, until it is in the run's own; "": it is none of these
 	wallet  io.Closer // of ssh; nil: none
 }
 
@@ -139,6 +165,9 @@ func (p *plan) close() {
 	}
 	if p.input != nil {
 		p.input.Close()
+	}
+	if p.spooled != "" {
+		os.Remove(p.spooled) // which it is not called any more when there is a journal
 	}
 }
 
@@ -157,16 +186,15 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 		return nil, err
 	}
 	if c.input != "" {
-		var input *io.SectionReader // written by nobody any more when it is read here
-		var file io.Closer
+		var input *spooled // written by nobody any more when it is read here
 		err = unlessStopped(ctx, func() (err error) {
-			input, file, err = spool(c.input, e.Stdin)
+			input, err = spool(c.input, e.Stdin, e.keepsInput(c))
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		p.command.Stdin, p.input = input, file
+		p.command.Stdin, p.input, p.spooled = input.SectionReader, input.Closer, input.name
 	}
 	if p.reach.ssh != nil {
 		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts); err != nil {
@@ -180,6 +208,7 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 // runHosts selects the hosts, runs the command on them, and obeys signals meanwhile.
 func (e *env) runHosts(c *config) (runner.Summary, error) {
 	signals := e.Signals()
+	defer c.past.close()
 	if c.dryRun {
 		var summary runner.Summary
 		err := e.before(signals, func(ctx context.Context) (err error) {
@@ -209,11 +238,17 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	if err := c.policies.apply(r, hosts.count, !c.plain); err != nil {
 		return runner.Summary{}, err
 	}
-	sink, err := e.console(c, p)
+	kept, err := e.journal(c, p, r.Drain)
+	if err != nil {
+		return runner.Summary{}, err
+	}
+	defer kept.abandon()
+	sink, err := e.console(c, p, kept.id())
 	if err != nil {
 		return runner.Summary{}, err
 	}
 	defer sink.release()
+	kept.begin(sink, c)
 	defer sink.suspends()()
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
@@ -224,8 +259,8 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	ended := make(chan ending, 1)
 	go func() {
-		summary, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return p.command }, sink)
-		ended <- ending{summary, err}
+		summary, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return p.command }, kept)
+		ended <- ending{summary, cmp.Or(err, kept.lost())}
 	}()
 
 	var gaveUp, overdue, plain <-chan time.Time

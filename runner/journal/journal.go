@@ -429,6 +429,13 @@ type Counts struct {
 	NotRun   int
 }
 
+// Discard removes a new run, of which nothing has been run, in the place of Close.
+func (j *Journal) Discard() {
+	close(j.stop)
+	j.gone.Wait()
+	j.discard(j.Folder)
+}
+
 // Close implements [runner.Sink]: it writes the end of the run, has all of it on the disk, and lets go of the lock.
 func (j *Journal) Close() error {
 	close(j.stop)

@@ -372,6 +372,14 @@ var outcomes = []runner.Outcome{
 	runner.Protocol, runner.NoPorts, runner.Cancelled, runner.Skipped, runner.Unknown,
 }
 
+// Input is the file with the command's input; empty: there is none.
+func (r *Run) Input() string {
+	if r.Head.InputSHA256 == "" {
+		return ""
+	}
+	return filepath.Join(r.Folder, inputFile)
+}
+
 // Counts counts the hosts.
 func (r *Run) Counts() Counts {
 	c := Counts{Outcomes: map[runner.Outcome]int{}}
@@ -400,11 +408,16 @@ const (
 type OutcomeError struct{ Word string }
 
 func (e *OutcomeError) Error() string {
+	return fmt.Sprintf("%q is no outcome: there are %s", e.Word, strings.Join(Words(), ", "))
+}
+
+// Words are those that [Run.Select] takes.
+func Words() []string {
 	all := []string{Failed, NotBegun, NotOK, Every}
 	for _, o := range outcomes {
 		all = append(all, string(o))
 	}
-	return fmt.Sprintf("%q is no outcome: there are %s", e.Word, strings.Join(all, ", "))
+	return all
 }
 
 // Select is the hosts that a word means: an outcome, of which unknown has those begun without a result, too; Failed, NotBegun, NotOK, Every. An
