@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/user"
 	"regexp"
@@ -246,20 +245,5 @@ func (p pastRuns) Map(_ context.Context, group string) (string, error) {
 	return hostlist.Fold(slices.Values(names)), nil
 }
 
-// List implements groups.Source: of the newest run, since all of them would be too many to read.
-func (p pastRuns) List(context.Context) ([]string, error) {
-	run, _, err := journal.Load(p.dir, journal.Last)
-	if name := (*journal.NameError)(nil); errors.As(err, &name) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var list []string
-	for _, word := range journal.Words() {
-		if hosts, err := run.Select(word); err == nil && len(hosts) > 0 {
-			list = append(list, journal.Last+"."+word)
-		}
-	}
-	return list, nil
-}
+// List implements groups.Source. Runs come and go: multi-rsh runs lists them.
+func (p pastRuns) List(context.Context) ([]string, error) { return nil, nil }

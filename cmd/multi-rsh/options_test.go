@@ -26,7 +26,7 @@ func base(change func(*config)) *config {
 }
 
 func diffConfigs(want, got *config) string {
-	return cmp.Diff(want, got, cmp.AllowUnexported(config{}, choice{}, labelLimit{}, view{}), cmpopts.IgnoreFields(config{}, "given"), cmpopts.EquateEmpty())
+	return cmp.Diff(want, got, cmp.AllowUnexported(config{}, choice{}, labelLimit{}, policies{}, view{}), cmpopts.IgnoreFields(config{}, "given", "settled"), cmpopts.EquateEmpty())
 }
 
 func TestConfigure(t *testing.T) {

@@ -19,7 +19,7 @@ var policyOptions = []*option{
 	{name: "rate", arg: "N/s", group: "Policies", text: "so many hosts are started a second (or /m, /h)"},
 	{name: "delay", arg: "TIME", group: "Policies", text: "between the starts of two hosts, at least"},
 	{name: "retry", arg: "N", group: "Policies", text: "so many more tries where the command has not begun"},
-	{name: "retry-on", arg: "LIST", group: "Policies", text: "of these outcomes (refused,unreachable,dns,timeout)"},
+	{name: "retry-on", arg: "LIST", group: "Policies", text: "on these (refused,unreachable,dns,timeout)"},
 	{name: "retry-started", group: "Policies", text: "also when it has begun: it may run twice"},
 
 	{name: "no-journal", group: "Policies", text: "keep no state of the run, to resume or retry it"},
