@@ -105,8 +105,10 @@ func complaint(summary runner.Summary, err error) string {
 	signal, sink, end, policy := (*stopped)(nil), (*runner.SinkError)(nil), (*ending)(nil), (*runner.PolicyError)(nil)
 	lost := (*journal.WriteError)(nil)
 	switch {
-	case err == nil || errors.As(err, &policy) || errors.As(err, &signal) || errors.As(err, &end):
+	case err == nil || errors.As(err, &signal) || errors.As(err, &end):
 		return ""
+	case errors.As(err, &policy) && summary.Outcomes[runner.Skipped]+summary.Outcomes[runner.Cancelled]+summary.Outcomes[runner.Timeout] == 0:
+		return "" // it came with the last host's end
 	case errors.As(err, &sink):
 		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", unwritten(sink.Err), summary.Outcomes[runner.OK], summary.Hosts)
 	case errors.As(err, &lost) && summary.Hosts > 0:
