@@ -2,6 +2,7 @@ package output
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"multirsh/runner"
+	"multirsh/transport"
 )
 
 // documented is a field of docs/json.md.
@@ -101,6 +103,8 @@ func TestRecordDocument(t *testing.T) {
 	}
 	list = append(list, output(runner.Stderr, 19, "\xff"), took(19, time.Millisecond, time.Hour))
 	list[len(list)-2].Time = list[len(list)-1].Time
+	at := time.Now()
+	list = append(list, twice(at)...)
 	run := Run{ID: "r1", Program: "1.0", Time: time.Now(), Command: "date", Transport: "ssh", Fanout: 64, Hosts: 17}
 
 	seen := map[string]map[string]bool{}
@@ -155,4 +159,31 @@ func TestRecordDocument(t *testing.T) {
 			t.Errorf("the outcome %s is not described", o)
 		}
 	}
+}
+
+// twice are the events of hosts that were tried more than once, and of one that we have stopped.
+func twice(at time.Time) []runner.Event {
+	var list []runner.Event
+	add := func(kind runner.Kind, seq int, result *runner.Result) {
+		host := transport.Host{Name: fmt.Sprint("again", seq)}
+		if result != nil {
+			result.Seq, result.Host, result.Started, result.Running, result.Ended = seq, host, at, at, at
+		}
+		list = append(list, runner.Event{Kind: kind, Time: at, Seq: seq, Host: host, Result: result})
+	}
+	refused := &transport.OpError{Phase: transport.PhaseConnect, Err: errors.New("nobody listens")}
+	for seq, how := range []runner.Result{
+		{Outcome: runner.Refused, Err: refused, Tries: 1},
+		{Outcome: runner.Exit, Status: transport.Status{Known: true, Code: 3}, Tries: 1},
+		{Outcome: runner.Signal, Status: transport.Status{Known: true, Signal: "TERM"}, Tries: 1},
+	} {
+		add(runner.Start, 30+seq, nil)
+		add(runner.Again, 30+seq, &how)
+		add(runner.Restart, 30+seq, nil)
+		add(runner.Finish, 30+seq, &runner.Result{Outcome: runner.OK, Status: transport.Status{Known: true}, Tries: 2})
+	}
+	stopped := &transport.OpError{Phase: transport.PhaseRun, Err: &runner.StopError{Cause: errors.New("interrupted"), Confirmed: true}}
+	add(runner.Start, 40, nil)
+	add(runner.Finish, 40, &runner.Result{Outcome: runner.Cancelled, Err: stopped, Tries: 1})
+	return list
 }

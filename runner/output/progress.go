@@ -24,6 +24,7 @@ type Progress struct {
 
 	mu       sync.Mutex
 	running  map[int]*list.Element // of hosts, by Seq
+	waiting  map[int]bool          // for their next try
 	hosts    list.List             // of running, in the order of their starts
 	done     int
 	outcomes map[runner.Outcome]int
@@ -57,22 +58,28 @@ const (
 
 // Event implements [runner.Sink].
 func (p *Progress) Event(e runner.Event) error {
-	if e.Kind != runner.Start && e.Kind != runner.Finish {
+	if e.Kind == runner.Stdout || e.Kind == runner.Stderr {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running == nil {
-		p.running, p.outcomes, p.began = map[int]*list.Element{}, map[runner.Outcome]int{}, e.Time
+		p.running, p.waiting, p.outcomes, p.began = map[int]*list.Element{}, map[int]bool{}, map[runner.Outcome]int{}, e.Time
 	}
 	switch e.Kind {
-	case runner.Start:
+	case runner.Start, runner.Restart:
 		p.running[e.Seq] = p.hosts.PushBack(running{e.Host.Name, e.Time})
-	case runner.Finish:
+		delete(p.waiting, e.Seq)
+	case runner.Again, runner.Finish:
 		if at := p.running[e.Seq]; at != nil {
 			p.hosts.Remove(at)
 			delete(p.running, e.Seq)
 		}
+		if e.Kind == runner.Again {
+			p.waiting[e.Seq] = true
+			break
+		}
+		delete(p.waiting, e.Seq)
 		p.done++
 		p.outcomes[e.Result.Outcome]++
 		p.times.add(e.Time)
@@ -85,15 +92,16 @@ func (p *Progress) Close() error { return nil }
 
 // snapshot is what a line is made of.
 type snapshot struct {
-	done, failed, running, total int     // hosts; done are all that have ended, whatever their outcomes
-	rate                         float64 // hosts done a second; 0: not known
-	slow                         []string
-	ports                        string
+	done, failed, running int     // hosts; done are all that have ended, whatever their outcomes
+	waiting, total        int     // hosts that wait for their next try; all
+	rate                  float64 // hosts done a second; 0: not known
+	slow                  []string
+	ports                 string
 }
 
 func (p *Progress) snapshot(now time.Time) snapshot {
 	p.mu.Lock()
-	s := snapshot{done: p.done, running: len(p.running), total: p.Total, rate: p.rate(now)}
+	s := snapshot{done: p.done, running: len(p.running), waiting: len(p.waiting), total: p.Total, rate: p.rate(now)}
 	s.failed = p.done - p.outcomes[runner.OK] - p.outcomes[runner.Cancelled] - p.outcomes[runner.Skipped] // whom we stopped has not failed
 	for at := p.hosts.Front(); at != nil && len(s.slow) < slowHosts; at = at.Next() {
 		r := at.Value.(running)
@@ -151,6 +159,9 @@ func (s *snapshot) facts() []string {
 		facts = append(facts, strconv.Itoa(s.failed)+" failed")
 	}
 	facts = append(facts, strconv.Itoa(s.running)+" running")
+	if s.waiting > 0 {
+		facts = append(facts, strconv.Itoa(s.waiting)+" to be tried again")
+	}
 	if s.rate > 0 {
 		facts = append(facts, strconv.FormatFloat(s.rate, 'g', 2, 64)+"/s")
 		if s.rate >= 10 {

@@ -72,6 +72,14 @@ func (r *Record) Event(e runner.Event) error {
 			}
 		}
 		r.result(e)
+	case runner.Again:
+		r.open("again", e)
+		r.intOf("tries", e.Result.Tries)
+		r.how(e.Result)
+		r.close()
+	case runner.Restart:
+		r.open("restart", e)
+		r.close()
 	}
 	return r.write()
 }
@@ -168,6 +176,24 @@ func (r *Record) data(e runner.Event, kind runner.Kind, data []byte) {
 func (r *Record) result(e runner.Event) {
 	res := e.Result
 	r.open("result", e)
+	r.how(res)
+	if stop := (*runner.StopError)(nil); errors.As(res.Err, &stop) {
+		r.line = append(r.line, `,"confirmed":`...)
+		r.line = strconv.AppendBool(r.line, stop.Confirmed)
+	}
+	r.flagOf("ran", res.Status.Started)
+	r.flagOf("background", res.Status.Background)
+	if res.Tries > 1 {
+		r.intOf("tries", res.Tries)
+	}
+	r.timeOf("started", res.Started)
+	r.timeOf("running", res.Running)
+	r.timeOf("ended", res.Ended)
+	r.close()
+}
+
+// how is the way in which a try ended.
+func (r *Record) how(res *runner.Result) {
 	r.stringOf("outcome", string(res.Outcome))
 	if res.Status.Known {
 		if res.Status.Signal != "" {
@@ -184,17 +210,7 @@ func (r *Record) result(e runner.Event) {
 			err = op.Err
 		}
 		r.stringOf("error", err.Error())
-		if stop := (*runner.StopError)(nil); errors.As(res.Err, &stop) {
-			r.line = append(r.line, `,"confirmed":`...)
-			r.line = strconv.AppendBool(r.line, stop.Confirmed)
-		}
 	}
-	r.flagOf("ran", res.Status.Started)
-	r.flagOf("background", res.Status.Background)
-	r.timeOf("started", res.Started)
-	r.timeOf("running", res.Running)
-	r.timeOf("ended", res.Ended)
-	r.close()
 }
 
 // open begins a line about a host.

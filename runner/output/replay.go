@@ -147,6 +147,7 @@ type recorded struct {
 	Confirmed  *bool           `json:"confirmed"`
 	Ran        bool            `json:"ran"`
 	Background bool            `json:"background"`
+	Tries      int             `json:"tries"`
 	Started    time.Time       `json:"started"`
 	Running    time.Time       `json:"running"`
 	Ended      time.Time       `json:"ended"`
@@ -262,7 +263,7 @@ func (p *player) event(r *recorded) error {
 // result is what the line says, as it was.
 func (r *recorded) result(host transport.Host) *runner.Result {
 	res := &runner.Result{
-		Seq: *r.Seq, Host: host, Outcome: r.Outcome, Started: r.Started, Running: r.Running, Ended: r.Ended,
+		Seq: *r.Seq, Host: host, Outcome: r.Outcome, Tries: r.Tries, Started: r.Started, Running: r.Running, Ended: r.Ended,
 		Status: transport.Status{Known: r.Code != nil || r.Signal != "", Signal: r.Signal, Started: r.Ran, Background: r.Background},
 	}
 	if r.Code != nil {

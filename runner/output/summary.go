@@ -19,6 +19,9 @@ import (
 //	exit 3 (2): node[004,017]
 //	refused (101): node[100-200]
 //	  nobody listens on port 514 of 10.0.0.100: is an rshd running there? (node100; the others likewise)
+//	cancelled, may still be running (3): node[004,009,017]
+//	stopped 97, still running 3: node[004,009,017]
+//	tried again: 12 hosts, 9 of them ok
 //	ok, but left a child running (1): node020
 //	took 1m4s
 //	connect: p50 12ms, p90 30ms, p99 1.2s, max 3s
@@ -71,6 +74,10 @@ func (s *Summary) text() []byte {
 	if t.Hosts > 1 || s.untold > 0 || s.Errors && len(t.failed) > 0 {
 		s.line(&b, fmt.Sprintf("%s: %s", s.paint(bold, number(t.Hosts, "host")), s.counts(t.Outcomes)))
 		s.failures(&b)
+		s.stops(&b)
+	}
+	if t.retried > 0 {
+		s.line(&b, fmt.Sprintf("tried again: %s, %d of them ok", number(t.retried, "host"), t.rescued))
 	}
 	for _, how := range slices.SortedFunc(maps.Keys(t.children), compareEndings) {
 		s.group(&b, how, ", but left a child running", t.children[how])
@@ -98,6 +105,17 @@ func (s *Summary) failures(b *strings.Builder) {
 			s.group(b, f.ending, "", quiet)
 			quiet = nil
 		}
+	}
+}
+
+// stops says on how many hosts we have stopped the command, and on which it may still be running.
+func (s *Summary) stops(b *strings.Builder) {
+	switch t := &s.tally; {
+	case len(t.loose) > 0:
+		s.line(b, fmt.Sprintf("stopped %d, %s: %s", t.stopped, s.paint(red, fmt.Sprintf("still running %d", len(t.loose))),
+			harmless(hostlist.Fold(slices.Values(t.loose)))))
+	case t.stopped > 0:
+		s.line(b, fmt.Sprintf("stopped %d", t.stopped))
 	}
 }
 

@@ -23,6 +23,10 @@ type Tally struct {
 	children map[ending][]string // hosts where a child was left running
 	errorKinds
 
+	stopped          int      // hosts whose command we have stopped, and which have confirmed its end
+	loose            []string // where it may still be running, since they have not
+	retried, rescued int      // hosts tried more than once, and of them those that were ok in the end
+
 	connect, run []time.Duration // of the hosts that accepted the command
 	slowest      slowest
 	first, last  time.Time
@@ -134,6 +138,18 @@ func (t *Tally) add(e runner.Event) {
 	if r.Outcome != runner.OK {
 		f := failure{how, t.kind(e)}
 		t.failed[f] = append(t.failed[f], e.Host.Name)
+	}
+	switch stopped, confirmed := r.Stopped(); {
+	case stopped && confirmed:
+		t.stopped++
+	case stopped:
+		t.loose = append(t.loose, e.Host.Name)
+	}
+	if r.Tries > 1 {
+		t.retried++
+		if r.Outcome == runner.OK {
+			t.rescued++
+		}
 	}
 	if r.Status.Background {
 		t.children[how] = append(t.children[how], e.Host.Name)
@@ -258,6 +274,16 @@ func (t *Tally) appendFields(b []byte) []byte {
 	}
 	if len(t.failed) > 0 {
 		b = append(b, ']')
+	}
+	if t.stopped > 0 {
+		b = strconv.AppendInt(append(b, `,"stopped":`...), int64(t.stopped), 10)
+	}
+	if len(t.loose) > 0 {
+		b = append(appendGroup(append(b, `,"loose":{`...), t.loose), '}')
+	}
+	if t.retried > 0 {
+		b = strconv.AppendInt(append(b, `,"again":{"hosts":`...), int64(t.retried), 10)
+		b = append(strconv.AppendInt(append(b, `,"ok":`...), int64(t.rescued), 10), '}')
 	}
 	if len(t.children) > 0 {
 		var names []string
