@@ -174,6 +174,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 			c.progress, err = a.oneOf(ctx, "progress", "how the progress of a run is shown", "auto", "plain", "none")
 			return err
 		},
+		func() error { return a.exit(ctx, c) },
 		func() error { return a.hostsAndCommand(c, getenv) },
 		func() error { return a.contradictions(c) },
 	} {
@@ -263,6 +264,16 @@ func (a *arguments) fanout(ctx *cli.Context, c *config) error {
 	if n > 0 {
 		c.fanout = n
 	}
+	return err
+}
+
+// exit reads which status ours is.
+func (a *arguments) exit(ctx *cli.Context, c *config) error {
+	how, err := a.oneOf(ctx, "exit", "which exit status is ours", "any", "max")
+	if err == nil && how == "any" && ctx.String("exit") != "" && c.largestStatus {
+		err = usagef("%s asks for 1 where a host is not ok, and %s for the largest of their statuses; give one of them", a.origin["exit"], a.origin["largest-status"])
+	}
+	c.largestStatus = c.largestStatus || how == "max"
 	return err
 }
 

@@ -78,7 +78,7 @@ var runLine = &commandLine{name: "multi-rsh", options: slices.Concat([]*option{
 
 	{name: "largest-status", letters: "S", group: "Other", text: "exit with the largest remote status"},
 	{name: "config", arg: "FILE", once: true, group: "Other", text: "instead of the files of the configuration; or none"},
-	{name: "help", letters: "h", action: true, group: "Other", text: "this page; --help ssh, --help output: more options"},
+	{name: "help", letters: "h", action: true, group: "Other", text: "this page; --help ssh, output, or policies: more"},
 	{name: "man", action: true, group: "Other", text: "the manual"},
 	{name: "version", letters: "V", action: true, group: "Other", text: "the version"},
 })}

@@ -22,6 +22,7 @@ var policyOptions = []*option{
 	{name: "retry-on", arg: "LIST", group: "Policies", text: "on these (refused,unreachable,dns,timeout)"},
 	{name: "retry-started", group: "Policies", text: "also when it has begun: it may run twice"},
 
+	{name: "exit", arg: "HOW", group: "Policies", text: "any: with 1 where a host is not ok; max: as -S"},
 	{name: "no-journal", group: "Policies", text: "keep no state of the run, to resume or retry it"},
 }
 
