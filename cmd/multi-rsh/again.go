@@ -20,7 +20,7 @@ var (
 
 func againLine(verb string, own *option) *commandLine {
 	options := slices.DeleteFunc(slices.Clone(runLine.options), func(o *option) bool {
-		return o.action || o.group == "Hosts" || o.name == "input" || verb == "resume" && o.name == "no-journal"
+		return o.action || o.group == "Hosts" || o.name == "input" || o.name == "script" || verb == "resume" && o.name == "no-journal"
 	})
 	return &commandLine{name: "multi-rsh " + verb, options: append(options, own,
 		&option{name: "help", letters: "h", action: true, group: "Other again", text: "this page"})}
@@ -244,7 +244,7 @@ func (e *env) pastConfig(a *arguments, p *past) (*config, error) {
 	}); err != nil {
 		return nil, err
 	}
-	a.past = p
+	a.past, p.title = p, call.Title
 	values, err := a.values()
 	if err != nil {
 		return nil, err

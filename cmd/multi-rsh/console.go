@@ -63,7 +63,7 @@ func (e *env) console(c *config, p *plan, id string) (*console, error) {
 
 // record is what a record says of the run.
 func (c *config) record(now time.Time, hosts int, id string) output.Run {
-	return output.Run{ID: id, Program: version, Time: now, Command: c.command, Transport: c.transport, Fanout: c.fanout, Hosts: hosts}
+	return output.Run{ID: id, Program: version, Time: now, Command: cmp.Or(c.title, c.command), Transport: c.transport, Fanout: c.fanout, Hosts: hosts}
 }
 
 // same tells whether the stream is that terminal.

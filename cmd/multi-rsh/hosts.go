@@ -76,7 +76,11 @@ func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
 	if err := c.limit(s, chosen.Fanout); err != nil {
 		return nil, err
 	}
-	if s.by["exec"] && strings.Contains(c.command, "%n") {
+	t, err := c.template()
+	if err != nil {
+		return nil, err
+	}
+	if s.by["exec"] && strings.Contains(c.command+strings.Join(c.words, ""), "%n") || t != nil && t.uses("rank") {
 		s.all = ranked(s.all)
 	}
 	return s, nil
@@ -219,6 +223,8 @@ func (c *config) suits(by map[string]bool) error {
 		return usagef("--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them")
 	case plain && c.input != "":
 		return usagef("--plain sends the bare text, and --input needs what --plain leaves out; give one of them")
+	case plain && c.script != "":
+		return usagef("--plain sends the bare text, and --script needs what --plain leaves out; give one of them")
 	case plain && c.largestStatus:
 		return usagef("with --plain no exit status is known, so -S has nothing to tell; give one of them")
 	case by["ssh"] && c.plain && (c.sh || c.merge):

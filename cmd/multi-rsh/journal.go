@@ -72,7 +72,7 @@ func (s *journaled) lost() error { return s.err }
 
 // keepsInput is what makes the file of the input in the folder of runs; nil: the input is not kept.
 func (e *env) keepsInput(c *config) func() (*os.File, error) {
-	if c.noJournal || c.past != nil && c.past.journal != nil {
+	if c.noJournal || c.explain || c.past != nil && c.past.journal != nil {
 		return nil
 	}
 	return func() (*os.File, error) { return journal.Spool(e.runsDir()) }
@@ -80,8 +80,9 @@ func (e *env) keepsInput(c *config) func() (*os.File, error) {
 
 // callOptions is what a journal has of how the program was called, to run the same again.
 type callOptions struct {
-	Options []string `json:"options"` // in the one form --name=value
-	Dir     string   `json:"dir"`     // in which it was
+	Options []string `json:"options"`         // in the one form --name=value
+	Dir     string   `json:"dir"`             // in which it was
+	Title   string   `json:"title,omitempty"` // what to call the command, if that is not its text
 }
 
 // journal is what keeps the run's journal: that of the past run that is resumed, or a new one. The oldest runs are removed.
@@ -99,7 +100,7 @@ func (e *env) journal(c *config, p *plan, drain func(error)) (*journaled, error)
 		dir = ""
 	}
 	kept, settings := c.kept()
-	options, err := json.Marshal(callOptions{kept, dir})
+	options, err := json.Marshal(callOptions{kept, dir, c.title})
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +147,9 @@ func (c *config) kept() (options, settings []string) {
 			settings = append(settings, text)
 		}
 	}
+	if c.script != "" { // what the command is by now
+		options = append(options, "--argv=true")
+	}
 	return options, settings
 }
 
@@ -155,7 +159,7 @@ func (o *option) passing() bool {
 }
 
 // fixed are the options that decide what a host does with the command: a run that goes on has them as they were.
-var fixed = []string{"user", "transport", "merge", "plain", "sh", "tty"}
+var fixed = []string{"user", "transport", "merge", "plain", "sh", "tty", "subst", "argv"}
 
 // past is a run of the journal that is gone on with, or hosts of which are run once more.
 type past struct {
@@ -163,6 +167,7 @@ type past struct {
 	journal *journal.Journal // of a run that is resumed, until it has begun; nil: a new one is made
 	hosts   []transport.Host
 	input   string          // the file; "": none
+	title   string          // of the command; "": its text
 	options map[string]bool // that the run had, by their long names
 }
 

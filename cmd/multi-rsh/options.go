@@ -73,7 +73,7 @@ var runLine = &commandLine{name: "multi-rsh", options: slices.Concat([]*option{
 	{name: "tty", only: "ssh", group: "SSH", text: "give the command a terminal"},
 	{name: "forward-agent", letters: "A", weakens: true, only: "ssh", group: "SSH", text: "let the hosts use your ssh-agent"},
 	{name: "legacy", weakens: true, only: "ssh", group: "SSH", text: "offer old, weak algorithms too"},
-}, policyOptions, viewOptions, []*option{
+}, textOptions, policyOptions, viewOptions, []*option{
 	{name: "progress", arg: "HOW", group: "More output", text: "auto, plain (a line every 10 s), or none"},
 
 	{name: "largest-status", letters: "S", group: "Other", text: "exit with the largest remote status"},

@@ -17,7 +17,6 @@ import (
 
 	"multirsh/runner"
 	"multirsh/runner/journal"
-	"multirsh/transport"
 )
 
 // env is all of the process that the program sees.
@@ -151,7 +150,7 @@ const wide = 512
 type plan struct {
 	hosts   *selection
 	reach   *reach
-	command *transport.Command
+	command *commander
 	input   io.Closer // nil: none
 	spooled string    // the input's file in the folder of runs, until it is in the run's own; "": it is none of these
 	wallet  io.Closer // of ssh; nil: none
@@ -175,30 +174,45 @@ func (p *plan) close() {
 
 // plan selects the hosts and prepares all that must be there before any of them is touched.
 func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
-	p := &plan{command: &transport.Command{Line: c.command}}
+	p := &plan{}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
+	script, err := e.prepareScript(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	if p.hosts, err = e.selectHosts(ctx, c); err != nil {
 		return nil, err
 	}
 	if p.reach, err = e.transports(c, p.hosts); err != nil {
 		return nil, err
 	}
-	if c.input != "" {
+	if p.command, err = e.commander(ctx, c, p.hosts, p.reach); err != nil {
+		return nil, err
+	}
+	if c.input != "" || script != nil {
 		var input *spooled // written by nobody any more when it is read here
 		err = unlessStopped(ctx, func() (err error) {
-			input, err = spool(c.input, e.Stdin, e.keepsInput(c))
+			if script == nil {
+				input, err = spool(c.input, e.Stdin, e.keepsInput(c))
+				return err
+			}
+			both, err := script.followed(c.input, e.Stdin)
+			if err == nil {
+				defer both.Close()
+				input, err = spool("-", both, e.keepsInput(c))
+			}
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		p.command.Stdin, p.input, p.spooled = input.SectionReader, input.Closer, input.name
+		p.command.base.Stdin, p.input, p.spooled = input.SectionReader, input.Closer, input.name
 	}
-	if p.reach.ssh != nil {
+	if p.reach.ssh != nil && !c.explain {
 		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts); err != nil {
 			return nil, err
 		}
@@ -229,6 +243,14 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	defer p.close()
 	hosts, reach := p.hosts, p.reach
+	if c.explain {
+		var summary runner.Summary
+		err := e.before(signals, func(ctx context.Context) (err error) {
+			summary, err = e.explain(ctx, c, hosts, reach, p.command)
+			return err
+		})
+		return summary, err
+	}
 	if c.fanout > wide && e.Getenv("GOGC") == "" {
 		growth := 50
 		if hosts.by["ssh"] {
@@ -261,7 +283,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	ended := make(chan ending, 1)
 	go func() {
-		summary, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return p.command }, kept)
+		summary, err := r.Run(ctx, hosts.all, p.command.of, kept)
 		ended <- ending{summary, cmp.Or(err, kept.lost())}
 	}()
 

@@ -75,7 +75,7 @@ type runHost struct {
 func newRow(i *journal.Info) runRow {
 	r := runRow{
 		ID: i.ID, Time: i.Head.Time, State: cutShort, PID: i.PID, Outcomes: i.Counts.Outcomes, Open: i.Counts.Open, NotRun: i.Counts.NotRun,
-		Hosts: i.Counts.Open + i.Counts.NotRun, Command: i.Head.Command, Digest: i.Head.Digest, Parent: i.Head.Parent, Program: i.Head.Program,
+		Hosts: i.Counts.Open + i.Counts.NotRun, Command: titleOf(&i.Head), Digest: i.Head.Digest, Parent: i.Head.Parent, Program: i.Head.Program,
 	}
 	if !i.Ended.IsZero() {
 		r.Ended = &i.Ended
@@ -93,6 +93,15 @@ func newRow(i *journal.Info) runRow {
 		r.Error = i.Err.Error()
 	}
 	return r
+}
+
+// titleOf is what a run's command is called.
+func titleOf(h *journal.Head) string {
+	var call callOptions
+	if json.Unmarshal(h.Config, &call) == nil && call.Title != "" {
+		return call.Title
+	}
+	return h.Command
 }
 
 // runsVerb is "multi-rsh runs".
@@ -191,7 +200,7 @@ func (e *env) showRun(name string, asJSON bool) error {
 		return e.document(row)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "run %s: %s\n", run.ID, printable(run.Head.Command, 0))
+	fmt.Fprintf(&b, "run %s: %s\n", run.ID, printable(titleOf(&run.Head), 0))
 	fmt.Fprintf(&b, "began %s", run.Head.Time.Local().Format(time.DateTime))
 	switch {
 	case run.Running:

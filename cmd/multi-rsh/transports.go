@@ -19,6 +19,7 @@ import (
 // reach is how the hosts of a run are reached.
 type reach struct {
 	transport.Mux
+	rsh   *rsh.Transport      // nil: no host is reached by it
 	ssh   *ssh.Transport      // nil: no host is reached by it
 	ports *resvport.Allocator // of rsh; nil: no host is reached by it
 }
@@ -64,10 +65,12 @@ func (e *env) transports(c *config, hosts *selection) (*reach, error) {
 				return nil, usagef("%v", err)
 			}
 		}
-		if err := ports.Check(); err != nil {
-			return nil, err
+		if !c.explain {
+			if err := ports.Check(); err != nil {
+				return nil, err
+			}
 		}
-		r.Named["rsh"], r.ports = t, ports
+		r.Named["rsh"], r.rsh, r.ports = t, t, ports
 	}
 	return r, nil
 }

@@ -92,20 +92,37 @@ func (s *session) line() (string, error) {
 	if !s.wrapped() {
 		return s.cmd.Line, nil
 	}
-	t := s.transport
-	script := shwrap.Script{Line: s.cmd.Line, Merged: s.oneChannel(), KillOnDisconnect: t.KillOnDisconnect}
+	var err error
+	s.wrap, err = shwrap.New(s.transport.script(s.cmd))
+	return shwrap.Bootstrap, err
+}
+
+// script is what the wrapper makes of a command.
+func (t *Transport) script(cmd *transport.Command) shwrap.Script {
+	script := shwrap.Script{Line: cmd.Line, Merged: t.oneChannel(), KillOnDisconnect: t.KillOnDisconnect}
 	if !t.Shell {
-		script.Line = `exec "${SHELL:-/bin/sh}" -c ` + quote(s.cmd.Line)
+		script.Line = `exec "${SHELL:-/bin/sh}" -c ` + quote(cmd.Line)
 	}
 	if t.Merge {
 		script.Line = "exec 2>&1; " + script.Line
 	}
-	if s.cmd.Stdin != nil {
-		script.Input = s.cmd.Stdin.Size()
+	if cmd.Stdin != nil {
+		script.Input = cmd.Stdin.Size()
 	}
-	var err error
-	s.wrap, err = shwrap.New(script)
-	return shwrap.Bootstrap, err
+	return script
+}
+
+// Sent is what a host gets to run the command: the line for its login shell and, where that is the wrapper, the one for the shell that this
+// runs, with zeros for the session's nonce. A server that passes no signals on (sshd before 9.8, to root) gets the wrapper unasked.
+func (t *Transport) Sent(cmd *transport.Command) (string, error) {
+	if !t.Shell && (t.Plain || t.Terminal != nil || !t.Merge) {
+		return cmd.Line, nil
+	}
+	w, err := shwrap.New(t.script(cmd))
+	if err != nil {
+		return "", err
+	}
+	return shwrap.Bootstrap + "\n" + string(w.Shown()), nil
 }
 
 // wrapped says whether the command needs the wrapper: because the user wants it, or wants stderr in its place among stdout, or because the
@@ -122,7 +139,7 @@ func (s *session) wrapped() bool {
 }
 
 // oneChannel says whether both outputs come as stdout.
-func (s *session) oneChannel() bool { return s.transport.Terminal != nil || s.transport.Merge }
+func (t *Transport) oneChannel() bool { return t.Terminal != nil || t.Merge }
 
 // ignoresSignals says whether an sshd does not pass signals on to root's commands: before 9.8 OpenSSH has no process to do it with.
 func ignoresSignals(version string) bool {
@@ -259,7 +276,7 @@ func (s *session) Wait(ctx context.Context) (transport.Status, error) {
 	s.stderr = &stream{session: s, from: s.channel.Stderr(), to: stderr}
 	if s.wrap != nil {
 		s.stdout.wire = s.wrap.Stdout(stdout)
-		if !s.oneChannel() {
+		if !s.transport.oneChannel() {
 			s.stderr.wire = s.wrap.Stderr(stderr)
 		}
 	}
