@@ -79,7 +79,7 @@ func readScript(name string, stdin io.Reader) (*script, error) {
 var fileName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 
 // command runs the script on a host, with what follows it in the input as its own: a file in a folder of its own, private to the user and removed
-// at the end. Only SIGKILL leaves it there. Its interpreter is named, so that a /tmp without execution does no harm. dd takes exactly that many bytes
+// at the end. Hosts may share that place, and even the numbers of their processes. Only SIGKILL leaves it there. Its interpreter is named, so that a /tmp without execution does no harm. dd takes exactly that many bytes
 // of a pipe: only with fullblock does it wait for a block that comes in pieces, and one that does not know it has read nothing when it says so.
 // The braces are doubled where the command is a template.
 func (s *script) command(arguments []string, input, template bool) string {
@@ -90,10 +90,11 @@ func (s *script) command(arguments []string, input, template bool) string {
 	if !input {
 		stdin = " </dev/null"
 	}
-	prologue := `mr_d=${TMPDIR:-/tmp}/multi-rsh-` + hex.EncodeToString(id[:]) + `-$$; mr_f=$mr_d/` + s.name + `; ` +
-		`trap 'rm -rf "$mr_d"' 0; trap 'exit 129' 1; trap 'exit 130' 2; trap 'exit 143' 15; ` +
-		`mkdir -m 700 "$mr_d" && { dd bs=` + n + ` count=1 iflag=fullblock 2>/dev/null || dd ibs=1 obs=65536 count=` + n + ` 2>/dev/null; } >"$mr_f" && ` +
-		`[ $(wc -c <"$mr_f") -eq ` + n + ` ] || { echo "multi-rsh: the script could not be kept in $mr_d" >&2; exit 126; }; `
+	prologue := `mr_t=${TMPDIR:-/tmp}; mr_d=$(mktemp -d "$mr_t/multi-rsh-XXXXXXXX" 2>/dev/null) || ` +
+		`{ mr_d=$mr_t/multi-rsh-` + hex.EncodeToString(id[:]) + `-$(uname -n)-$$; mkdir -m 700 "$mr_d"; } && { ` +
+		`trap 'rm -rf "$mr_d"' 0; trap 'exit 129' 1; trap 'exit 130' 2; trap 'exit 143' 15; mr_f=$mr_d/` + s.name + `; ` +
+		`{ dd bs=` + n + ` count=1 iflag=fullblock 2>/dev/null || dd ibs=1 obs=65536 count=` + n + ` 2>/dev/null; } >"$mr_f" && ` +
+		`[ "$(($(wc -c <"$mr_f")))" = ` + n + ` ]; } || { echo "multi-rsh: the script could not be kept in $mr_d" >&2; exit 126; }; `
 	if template {
 		prologue = strings.NewReplacer("{", "{{", "}", "}}").Replace(prologue)
 	}
