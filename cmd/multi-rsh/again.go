@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -62,6 +61,16 @@ given anew: multi-rsh --help
 // onceMore takes the arguments of resume or retry apart. A nil a is one whose help has been shown.
 func (e *env) onceMore(line *commandLine, page helpPage, args []string) (a *arguments, name string, err error) {
 	verb := strings.TrimPrefix(line.name, "multi-rsh ")
+	for _, o := range runLine.options { // which it could have, and which would be unknown
+		if o.group == "Hosts" || o.name == "input" || o.name == "script" {
+			for _, arg := range args {
+				name, _, _ := strings.Cut(arg, "=")
+				if name == "--"+o.name || len(arg) > 1 && arg[0] == '-' && arg[1] != '-' && strings.ContainsRune(o.letters, rune(arg[1])) {
+					return nil, "", usagef("%s: %s says what the run has said already, and cannot be changed", verb, name)
+				}
+			}
+		}
+	}
 	if len(args) > 0 {
 		if args, err = line.optionsFirst(args); err != nil {
 			return nil, "", err
@@ -71,7 +80,7 @@ func (e *env) onceMore(line *commandLine, page helpPage, args []string) (a *argu
 		return nil, "", err
 	}
 	switch {
-	case a.action == "help":
+	case a.action == "help" || len(args) == 0:
 		if err := line.help(e.Stdout, page); err != nil {
 			return nil, "", err
 		}
@@ -140,7 +149,7 @@ func (e *env) resumed(a *arguments, p *past, unknown bool) (*config, error) {
 		fmt.Fprintf(e.Stderr, "multi-rsh: %s cannot be run: the lines that say how to reach them are damaged: %s\n", number(len(lost), "host"), foldedPast(lost))
 	}
 	if len(open) > 0 {
-		fmt.Fprintf(e.Stderr, "multi-rsh: %s left out, begun and with no end known: %s; --again-unknown runs them again\n", number(len(open), "host"), foldedPast(open))
+		fmt.Fprintf(e.Stderr, "multi-rsh: left out, since it is not known how it ended there (%d): %s; --again-unknown runs them again\n", len(open), foldedPast(open))
 	}
 	if len(p.hosts) == 0 {
 		if len(open)+len(lost) > 0 {
@@ -154,8 +163,16 @@ func (e *env) resumed(a *arguments, p *past, unknown bool) (*config, error) {
 	c, err := e.pastConfig(a, p)
 	if err == nil {
 		c.leftOut = len(open) + len(lost)
+		e.tellPast(c, "going on with")
 	}
 	return c, err
+}
+
+// tellPast says what is about to be run.
+func (e *env) tellPast(c *config, what string) {
+	if !c.quiet {
+		fmt.Fprintf(e.Stderr, "multi-rsh: %s run %s: %d of its %s\n", what, c.past.run.ID, len(c.past.hosts), number(len(c.past.run.Hosts), "host"))
+	}
 }
 
 // retry is "multi-rsh retry": a new run, on hosts of a past one.
@@ -172,6 +189,12 @@ func (e *env) retry(args []string) (*config, error) {
 	e.tellDamage(damaged)
 	if err != nil {
 		return nil, pastError(err)
+	}
+	if err := run.CheckInput(); err != nil {
+		return nil, pastError(err)
+	}
+	if run.Running {
+		return nil, pastError(&journal.BusyError{ID: run.ID, PID: run.PID})
 	}
 	words := values.String("only")
 	if words == "" {
@@ -208,6 +231,7 @@ func (e *env) retry(args []string) (*config, error) {
 	c, err := e.pastConfig(a, p)
 	if err == nil {
 		c.leftOut = len(lost)
+		e.tellPast(c, "again, of")
 	}
 	return c, err
 }
@@ -244,7 +268,7 @@ func (e *env) pastConfig(a *arguments, p *past) (*config, error) {
 	}); err != nil {
 		return nil, err
 	}
-	a.past, p.title = p, call.Title
+	a.past, p.title, p.dir = p, call.Title, call.Dir
 	values, err := a.values()
 	if err != nil {
 		return nil, err
@@ -268,14 +292,7 @@ func (e *env) pastConfig(a *arguments, p *past) (*config, error) {
 	} else {
 		p.input = p.run.Input()
 	}
-	c, err := a.config(values, files, e.Getenv)
-	if err != nil {
-		return nil, err
-	}
-	if dir, err := os.Getwd(); err == nil && call.Dir != "" && dir != call.Dir && slices.ContainsFunc(p.hosts, isLocal) {
-		return nil, usagef("run %s has local commands (exec), and was begun in %s: go there first", p.run.ID, call.Dir)
-	}
-	return c, nil
+	return a.config(values, files, e.Getenv)
 }
 
 // pastError is err, of a run that is to be read, as the user is told it.

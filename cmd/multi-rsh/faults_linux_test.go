@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +43,12 @@ func ended(t testing.TB, err error) int {
 // to left.
 func onSmallDisk(t testing.TB, args ...string) (stdout, stderr string, status int, left string) {
 	t.Helper()
+	return onSmallDiskWith(t, nil, args...)
+}
+
+// onSmallDiskWith does so with more variables in the environment, in which @disk may stand, too.
+func onSmallDiskWith(t testing.TB, environment []string, args ...string) (stdout, stderr string, status int, left string) {
+	t.Helper()
 	dir := t.TempDir()
 	disk, left := filepath.Join(dir, "disk"), filepath.Join(dir, "left")
 	for _, name := range []string{disk, left} {
@@ -66,7 +71,10 @@ func onSmallDisk(t testing.TB, args ...string) (stdout, stderr string, status in
 	}
 	var out, errs strings.Builder
 	cmd := exec.Command("unshare", command...)
-	cmd.Env = append(os.Environ(), "TMPDIR="+disk, "XDG_STATE_HOME="+disk)
+	cmd.Env = append(os.Environ(), "TMPDIR="+disk)
+	for _, variable := range environment {
+		cmd.Env = append(cmd.Env, strings.ReplaceAll(variable, "@disk", disk))
+	}
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	status = ended(t, cmd.Run())
 	return out.String(), strings.ReplaceAll(errs.String(), disk, "@disk"), status, left
@@ -74,34 +82,6 @@ func onSmallDisk(t testing.TB, args ...string) (stdout, stderr string, status in
 
 // Of three hosts, one after the other, n1 ends well. What n2 writes is too much for the disk, and then it would go on for a long time.
 const fills = `head -c 50000 /dev/zero | tr '\0' x; echo; test %n = 0 && exit; seq 100000; exec sleep 1000`
-
-// When the journal's disk is full, no more hosts are begun, and the one that runs goes on to its end.
-func TestJournalDiskFull(t *testing.T) {
-	t.Parallel()
-	_, stderr, status, left := onSmallDisk(t, "-R", "exec", "-p1", "-w", "n[1-999]", `cat /dev/zero >"$TMPDIR/fill" 2>/dev/null; echo %h`)
-	want := regexp.MustCompile(`^999 hosts: ([0-9]+) ok, ([0-9]+) cancelled\ncancelled, not begun \(([0-9]+)\): n\[[0-9]+-999\]\n(?s:.*)` +
-		`multi-rsh: the journal @disk/multi-rsh/runs/.*/journal cannot be written: no space left on device, so no more hosts were started than had been; ([0-9]+) of 999 were ok\n$`)
-	parts := want.FindStringSubmatch(stderr)
-	if status != exitFailure || parts == nil || parts[1] == "0" || parts[1] != parts[4] || parts[2] != parts[3] {
-		t.Fatalf("exit status %d, want %d; standard error:\n%s\nwant:\n%s", status, exitFailure, stderr, want)
-	}
-	// What was kept is whole: with room again, the rest is run, and nothing twice.
-	cmd := exec.Command(program(t), "resume", "last", "-q", "--dry-run")
-	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+left)
-	rest, err := cmd.CombinedOutput()
-	if err != nil || strings.Count(string(rest), "\n") != 1+count(t, parts[2]) {
-		t.Errorf("%v: resume would run\n%s\nwant %s hosts", err, rest, parts[2])
-	}
-}
-
-func count(t *testing.T, text string) int {
-	t.Helper()
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
 
 func TestDiskFull(t *testing.T) {
 	t.Parallel()

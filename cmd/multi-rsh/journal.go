@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/user"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -138,9 +139,14 @@ func (s *journaled) abandon() {
 // kept are the options that a run has again when it is resumed or retried, and of them those that decide what a host does.
 func (c *config) kept() (options, settings []string) {
 	for _, text := range c.settled {
-		name, _, _ := strings.Cut(strings.TrimPrefix(text, "--"), "=")
+		name, value, _ := strings.Cut(strings.TrimPrefix(text, "--"), "=")
 		if o := runLine.byLong(name); o == nil || o.passing() {
 			continue
+		}
+		if name == "ssh-config" && value != "none" || name == "identity" {
+			if path, err := filepath.Abs(value); err == nil && !strings.ContainsAny(value, "~%$") { // which ssh_config(5) gives a meaning
+				text = "--" + name + "=" + path
+			}
 		}
 		options = append(options, text)
 		if slices.Contains(fixed, name) {
@@ -168,6 +174,7 @@ type past struct {
 	hosts   []transport.Host
 	input   string          // the file; "": none
 	title   string          // of the command; "": its text
+	dir     string          // in which it began; "": not known
 	options map[string]bool // that the run had, by their long names
 }
 
@@ -223,8 +230,6 @@ func foldedPast(hosts []journal.Host) string {
 		}
 	})
 }
-
-func isLocal(h transport.Host) bool { return h.Transport == "exec" }
 
 // runsSource is the source of groups that past runs are: @last.failed, @20261123-0415.timeout.
 const runsSource = "runs"

@@ -111,7 +111,7 @@ func complaint(summary runner.Summary, err error) string {
 	case errors.As(err, &sink):
 		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", unwritten(sink.Err), summary.Outcomes[runner.OK], summary.Hosts)
 	case errors.As(err, &lost) && summary.Hosts > 0:
-		return fmt.Sprintf("%v, so no more hosts were started than had been; %d of %d were ok", lost, summary.Outcomes[runner.OK], summary.Hosts)
+		return fmt.Sprintf("%v, so no further host was started and those running were waited for; %d of %d hosts were ok", lost, summary.Outcomes[runner.OK], summary.Hosts)
 	case errors.As(err, &lost):
 		return fmt.Sprintf("%v, and nothing has been run; --no-journal goes without one", lost)
 	case errors.Is(err, syscall.EPIPE): // as of head(1), and nothing has been run

@@ -162,7 +162,11 @@ func (e *env) listRuns(rows []runRow) error {
 			continue
 		}
 		failed := r.Hosts - r.Open - r.NotRun - r.Outcomes[runner.OK]
-		table.add(r.ID, r.Time.Local().Format("Jan _2 15:04"), r.State, strconv.Itoa(r.Hosts), strconv.Itoa(r.Outcomes[runner.OK]),
+		state := r.State
+		if r.PID > 0 {
+			state += fmt.Sprintf(" (%d)", r.PID)
+		}
+		table.add(r.ID, r.Time.Local().Format("Jan _2 15:04"), state, strconv.Itoa(r.Hosts), strconv.Itoa(r.Outcomes[runner.OK]),
 			strconv.Itoa(failed), strconv.Itoa(r.Open+r.NotRun), printable(r.Command, stdout.Width-before))
 	}
 	return table.flush()
@@ -210,13 +214,19 @@ func (e *env) showRun(name string, asJSON bool) error {
 	default:
 		fmt.Fprintf(&b, ", ended %s", run.Ended.Local().Format(time.DateTime))
 	}
-	if row.Parent != "" {
-		fmt.Fprintf(&b, ", hosts of run %s once more", row.Parent)
-	}
 	b.WriteByte('\n')
+	if row.Parent != "" {
+		fmt.Fprintf(&b, "again: hosts of run %s\n", row.Parent)
+	}
+	var call callOptions
+	if json.Unmarshal(run.Head.Config, &call) == nil && len(call.Options) > 0 {
+		fmt.Fprintf(&b, "options: %s\n", printable(strings.Join(call.Options, " "), 0))
+	}
 	if run.Head.InputSHA256 != "" {
 		fmt.Fprintf(&b, "input of %d bytes: %s\n", run.Head.InputSize, run.Input())
 	}
+	ok := row.Outcomes[runner.OK]
+	fmt.Fprintf(&b, "%s: %d ok, %d not ok, %d begun and not known to have ended, %d not run\n", number(row.Hosts, "host"), ok, row.Hosts-row.Open-row.NotRun-ok, row.Open, row.NotRun)
 	groups := map[string][]journal.Host{}
 	for _, h := range run.Hosts {
 		word := h.State.String()
@@ -224,7 +234,7 @@ func (e *env) showRun(name string, asJSON bool) error {
 		case journal.Done:
 			word = string(h.Result.Outcome)
 		case journal.Unknown:
-			word = "begun, and no end is known"
+			word = "begun, and it is not known how it ended"
 		}
 		groups[word] = append(groups[word], h)
 	}

@@ -38,7 +38,11 @@ func (e *env) transports(c *config, hosts *selection) (*reach, error) {
 		if err := execcmd.Validate(c.command); err != nil {
 			return nil, usagef("%v", err)
 		}
-		r.Named["exec"] = &execcmd.Transport{Merge: c.merge}
+		local := &execcmd.Transport{Merge: c.merge}
+		if c.past != nil {
+			local.Dir = c.past.dir
+		}
+		r.Named["exec"] = local
 	}
 	if hosts.by["ssh"] {
 		t, err := e.newSSH(c)

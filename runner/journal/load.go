@@ -503,7 +503,7 @@ func Resume(dir, name string) (j *Journal, run *Run, damaged []Damage, err error
 	case run.headless != nil:
 		return nil, run, damaged, fmt.Errorf("run %s cannot be resumed: %s:1, which says what to run: %w", id, path, run.headless)
 	}
-	if err := run.checkInput(); err != nil {
+	if err := run.CheckInput(); err != nil {
 		return nil, run, damaged, err
 	}
 	j = &Journal{ID: id, Folder: folder, Head: run.Head, path: path, file: f, size: keep, hosts: run.Hosts, counts: run.Counts()}
@@ -588,7 +588,8 @@ func (e *InputError) Error() string {
 }
 func (e *InputError) Unwrap() error { return e.Err }
 
-func (r *Run) checkInput() error {
+// CheckInput sees to it that the input is still what it was when the run began; if not, the error is an *[InputError].
+func (r *Run) CheckInput() error {
 	if r.Head.InputSHA256 == "" {
 		return nil
 	}
