@@ -99,6 +99,7 @@ func TestRecordDocument(t *testing.T) {
 			break
 		}
 	}
+	list = append(list, retriedStory()...)
 	list = append(list, output(runner.Stderr, 19, "\xff"), took(19, time.Millisecond, time.Hour))
 	list[len(list)-2].Time = list[len(list)-1].Time
 	run := Run{ID: "r1", Program: "1.0", Time: time.Now(), Command: "date", Transport: "ssh", Fanout: 64, Hosts: 17}

@@ -18,6 +18,8 @@ import (
 type Tally struct {
 	Hosts    int
 	Outcomes map[runner.Outcome]int
+	Retried  int // hosts that were tried more than once
+	Mended   int // of them, those that were ok then
 
 	failed   map[failure][]string
 	children map[ending][]string // hosts where a child was left running
@@ -130,6 +132,12 @@ func (t *Tally) add(e runner.Event) {
 	r := e.Result
 	t.Hosts++
 	t.Outcomes[r.Outcome]++
+	if r.Tries > 1 {
+		t.Retried++
+		if r.Outcome == runner.OK {
+			t.Mended++
+		}
+	}
 	how := endingOf(r)
 	if r.Outcome != runner.OK {
 		f := failure{how, t.kind(e)}
@@ -247,6 +255,10 @@ func (t *Tally) appendFields(b []byte) []byte {
 			b = appendString(b, name)
 		}
 		b = append(b, ']', '}')
+	}
+	if t.Retried > 0 {
+		b = strconv.AppendInt(append(b, `,"retried":{"hosts":`...), int64(t.Retried), 10)
+		b = append(strconv.AppendInt(append(b, `,"ok":`...), int64(t.Mended), 10), '}')
 	}
 	for i, f := range t.failures() {
 		if i == 0 {
