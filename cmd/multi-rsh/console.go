@@ -33,8 +33,9 @@ type console struct {
 // console makes the sink. Files are open and the screen is taken then: the caller has it released, whatever happens.
 func (e *env) console(c *config, p *plan, id string) (*console, error) {
 	stdout, stderr := e.streams(&c.view)
+	ends, _ := c.ramp.Stages(p.hosts.count) // that it has some was seen to before
 	s := &console{
-		progress: &output.Progress{Total: p.hosts.count, Ports: p.reach.portsInUse()},
+		progress: &output.Progress{Total: p.hosts.count, Ends: ends, Ports: p.reach.portsInUse()},
 		retries:  p.reach.retries,
 		quiet:    c.quiet,
 	}

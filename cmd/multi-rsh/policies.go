@@ -61,6 +61,9 @@ func (a *arguments) policies(ctx *cli.Context) (p policies, err error) {
 			return p, err
 		}
 	}
+	if err := (&runner.Runner{Retry: p.retry}).Check(); err != nil {
+		return p, usagef("%s %v", a.origin["retry-on"], err)
+	}
 	switch {
 	case p.maxFailKill && p.maxFail.IsZero() && a.byHand("kill"):
 		return p, usagef("%s is for %s, which is not given: name how many hosts may fail, as --max-fail 5", a.origin["kill"], "--max-fail")

@@ -101,10 +101,10 @@ func TestRecordDocument(t *testing.T) {
 			break
 		}
 	}
+	list = append(list, retriedStory()...)
 	list = append(list, output(runner.Stderr, 19, "\xff"), took(19, time.Millisecond, time.Hour))
 	list[len(list)-2].Time = list[len(list)-1].Time
-	at := time.Now()
-	list = append(list, twice(at)...)
+	list = append(list, stopped(time.Now())...)
 	run := Run{ID: "r1", Program: "1.0", Time: time.Now(), Command: "date", Transport: "ssh", Fanout: 64, Hosts: 17}
 
 	seen := map[string]map[string]bool{}
@@ -161,29 +161,10 @@ func TestRecordDocument(t *testing.T) {
 	}
 }
 
-// twice are the events of hosts that were tried more than once, and of one that we have stopped.
-func twice(at time.Time) []runner.Event {
-	var list []runner.Event
-	add := func(kind runner.Kind, seq int, result *runner.Result) {
-		host := transport.Host{Name: fmt.Sprint("again", seq)}
-		if result != nil {
-			result.Seq, result.Host, result.Started, result.Running, result.Ended = seq, host, at, at, at
-		}
-		list = append(list, runner.Event{Kind: kind, Time: at, Seq: seq, Host: host, Result: result})
-	}
-	refused := &transport.OpError{Phase: transport.PhaseConnect, Err: errors.New("nobody listens")}
-	for seq, how := range []runner.Result{
-		{Outcome: runner.Refused, Err: refused, Tries: 1},
-		{Outcome: runner.Exit, Status: transport.Status{Known: true, Code: 3}, Tries: 1},
-		{Outcome: runner.Signal, Status: transport.Status{Known: true, Signal: "TERM"}, Tries: 1},
-	} {
-		add(runner.Start, 30+seq, nil)
-		add(runner.Again, 30+seq, &how)
-		add(runner.Restart, 30+seq, nil)
-		add(runner.Finish, 30+seq, &runner.Result{Outcome: runner.OK, Status: transport.Status{Known: true}, Tries: 2})
-	}
-	stopped := &transport.OpError{Phase: transport.PhaseRun, Err: &runner.StopError{Cause: errors.New("interrupted"), Confirmed: true}}
-	add(runner.Start, 40, nil)
-	add(runner.Finish, 40, &runner.Result{Outcome: runner.Cancelled, Err: stopped, Tries: 1})
-	return list
+// stopped are the events of a host whose command we have stopped, and which has confirmed that.
+func stopped(at time.Time) []runner.Event {
+	host := transport.Host{Name: "stopped"}
+	err := &transport.OpError{Phase: transport.PhaseRun, Err: &runner.StopError{Cause: errors.New("interrupted"), Confirmed: true}}
+	result := &runner.Result{Seq: 40, Host: host, Outcome: runner.Cancelled, Err: err, Tries: 1, Started: at, Running: at, Ended: at}
+	return []runner.Event{{Kind: runner.Start, Time: at, Seq: 40, Host: host}, {Kind: runner.Finish, Time: at, Seq: 40, Host: host, Result: result}}
 }
