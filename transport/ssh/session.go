@@ -115,7 +115,7 @@ func (t *Transport) script(cmd *transport.Command) shwrap.Script {
 // Sent is what a host gets to run the command: the line for its login shell and, where that is the wrapper, the one for the shell that this
 // runs, with zeros for the session's nonce. A server that passes no signals on (sshd before 9.8, to root) gets the wrapper unasked.
 func (t *Transport) Sent(cmd *transport.Command) (string, error) {
-	if !t.Shell && (t.Plain || t.Terminal != nil || !t.Merge) {
+	if !t.Shell && !t.KillOnDisconnect && (t.Plain || t.Terminal != nil || !t.Merge) {
 		return cmd.Line, nil
 	}
 	w, err := shwrap.New(t.script(cmd))
@@ -130,7 +130,7 @@ func (t *Transport) Sent(cmd *transport.Command) (string, error) {
 func (s *session) wrapped() bool {
 	t, version := s.transport, strings.TrimPrefix(string(s.client.conn.ServerVersion()), "SSH-2.0-")
 	switch {
-	case t.Shell:
+	case t.Shell, t.KillOnDisconnect: // which a server without process groups cannot do: the wrapper says so there
 		return true
 	case t.Plain, t.Terminal != nil, strings.HasPrefix(version, "dropbear"):
 		return false

@@ -203,10 +203,10 @@ func timesRun(t *testing.T, ran string) map[string]int {
 	return times
 }
 
-const journalPage = `Simulated hosts are "fleetsim --fast" over rsh on loopback, at a fan-out of 64; the runs with and without a journal alternate, and their state directory
+const runsPage = `Simulated hosts are "fleetsim --fast" over rsh on loopback, at a fan-out of 64; the runs with and without a journal alternate, and their state directory
 is below the temporary directory. Shown are the median of the ratios of each pair and, in brackets, their range. The kills are of local commands, "-R exec".`
 
-func journalNumbers(t *testing.T, tab *table) {
+func runsNumbers(t *testing.T, tab *table) {
 	kills, unknown := killedRun(t, 2000)
 	right := !t.Failed() && kills == 10
 

@@ -41,7 +41,7 @@ func (tab *table) add(ok bool, what, goal, here, peer string) {
 }
 
 // TestNumbers is the benchmark: the main jobs on real and simulated hosts, beside what else does them, and the tables of what came
-// out, one for each transport, and one each for host expressions, output and the journal.
+// out, one for each transport, and one each for host expressions, output and runs that end early or go on.
 func TestNumbers(t *testing.T) {
 	if *numbers == "" {
 		t.Skip("a benchmark of several minutes: make bench")
@@ -64,10 +64,13 @@ func TestNumbers(t *testing.T) {
 		realSSHNumbers(t, tab)
 		tab.write("ssh", versions("pdsh", "clustershell", "pssh", "openssh-client"), sshPage, "the others")
 	})
-	t.Run("journal", func(t *testing.T) {
+	t.Run("runs", func(t *testing.T) {
 		tab := &table{t: t}
-		journalNumbers(t, tab)
-		tab.write("journal", versions(), journalPage, "others")
+		runsNumbers(t, tab)
+		if os.Geteuid() == 0 {
+			stopNumbers(t, tab)
+		}
+		tab.write("runs", versions(), runsPage, "others")
 	})
 	t.Run("hosts", func(t *testing.T) {
 		tab := &table{t: t}
@@ -103,7 +106,7 @@ Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
 		sections[name] = "\n## " + strings.TrimSuffix(section, "\n") + "\n"
 	}
 	sections[part] = text
-	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]+sections["journal"]), 0o644); err != nil {
+	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]+sections["runs"]), 0o644); err != nil {
 		tab.t.Fatal(err)
 	}
 }
