@@ -150,7 +150,13 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 			p.close()
 		}
 	}()
+	if err = e.canPause(c); err != nil {
+		return nil, err
+	}
 	if p.hosts, err = e.selectHosts(ctx, c); err != nil {
+		return nil, err
+	}
+	if err = c.policies.check(p.hosts.count); err != nil {
 		return nil, err
 	}
 	if p.reach, err = e.transports(c, p.hosts); err != nil {
@@ -206,14 +212,15 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		debug.SetGCPercent(growth)
 	}
 	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast, Limits: hosts.limits}
-	if err := c.policies.apply(r, hosts.count, !c.plain); err != nil {
-		return runner.Summary{}, err
-	}
+	c.policies.apply(r, hosts.count, !c.plain)
 	sink, err := e.console(c, p)
 	if err != nil {
 		return runner.Summary{}, err
 	}
 	defer sink.release()
+	if c.rampPause {
+		r.Between = (&pausing{e, sink, &c.view}).between
+	}
 	defer sink.suspends()()
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
@@ -247,7 +254,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	asked := interrupts{
 		terminal: isTerminal(e.Stdin) || isTerminal(e.Stderr),
-		status:   func() { say(func() { sink.status(e.Now()) }) },
+		status:   func() { say(func() { sink.status(e.Now()); sink.askAgain(e.Terminal) }) },
 		stop: func(cause *stopped) {
 			say(func() {
 				fmt.Fprintf(sink.stderr.W, "multi-rsh: %v: what runs has %v to end\n", cause, runner.DefaultGrace)
@@ -273,6 +280,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		case <-plain:
 			say(func() { sink.progress.Plain(sink.stderr.W, e.Now()) })
 		case end := <-ended:
+			sink.tellPolicy(end.error)
 			return end.Summary, end.error
 		case <-overdue:
 			// A person has a third Ctrl-C. Who sends SIGTERM waits for the process to end, and it must not wait in its turn
