@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +25,9 @@ type console struct {
 	sinks    runner.Sink     // the view's
 	summary  *output.Summary // nil: none is wanted
 	progress *output.Progress
-	screen   *output.Screen // nil: there is none
+	screen   *output.Screen         // nil: there is none
+	stages   *output.Stages         // nil: there is one
+	question atomic.Pointer[string] // that is being asked, nil: none
 	stderr   output.Stream
 	retries  func() int // connections tried again, when the run is over
 	quiet    bool
@@ -33,9 +36,9 @@ type console struct {
 // console makes the sink. Files are open and the screen is taken then: the caller has it released, whatever happens.
 func (e *env) console(c *config, p *plan, id string) (*console, error) {
 	stdout, stderr := e.streams(&c.view)
-	ends, _ := c.ramp.Stages(p.hosts.count) // that it has some was seen to before
+	ends, _ := c.ramp.Stages(p.hosts.count) // which has been checked
 	s := &console{
-		progress: &output.Progress{Total: p.hosts.count, Ends: ends, Ports: p.reach.portsInUse()},
+		progress: &output.Progress{Total: p.hosts.count, Ports: p.reach.portsInUse(), Ends: ends},
 		retries:  p.reach.retries,
 		quiet:    c.quiet,
 	}
@@ -57,6 +60,10 @@ func (e *env) console(c *config, p *plan, id string) (*console, error) {
 	if err != nil {
 		s.release()
 		return nil, err
+	}
+	if len(ends) > 1 {
+		s.stages = &output.Stages{Ends: ends, Outputs: c.rampPause, Normalize: c.normalize, Memory: c.foldMemory, TempDir: e.Getenv("TMPDIR")}
+		list = append(list, s.stages)
 	}
 	s.sinks = output.Tee(list...)
 	return s, nil

@@ -27,6 +27,9 @@ func (e *env) dryRun(ctx context.Context, c *config) (runner.Summary, error) {
 	if err != nil {
 		return runner.Summary{}, err
 	}
+	if err := c.policies.check(hosts.count); err != nil {
+		return runner.Summary{}, err
+	}
 	where, err := e.destinations(c, hosts, nil)
 	if err != nil {
 		return runner.Summary{}, err

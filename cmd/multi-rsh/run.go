@@ -104,10 +104,8 @@ func complaint(summary runner.Summary, err error) string {
 	signal, sink, end, policy := (*stopped)(nil), (*runner.SinkError)(nil), (*ending)(nil), (*runner.PolicyError)(nil)
 	lost := (*journal.WriteError)(nil)
 	switch {
-	case err == nil || errors.As(err, &signal) || errors.As(err, &end):
+	case err == nil || errors.As(err, &policy) || errors.As(err, &signal) || errors.As(err, &end):
 		return ""
-	case errors.As(err, &policy) && summary.Outcomes[runner.Skipped]+summary.Outcomes[runner.Cancelled]+summary.Outcomes[runner.Timeout] == 0:
-		return "" // it came with the last host's end
 	case errors.As(err, &sink):
 		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", unwritten(sink.Err), summary.Outcomes[runner.OK], summary.Hosts)
 	case errors.As(err, &lost) && summary.Hosts > 0:
@@ -180,11 +178,17 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 			p.close()
 		}
 	}()
+	if err = e.canPause(c); err != nil {
+		return nil, err
+	}
 	script, err := e.prepareScript(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	if p.hosts, err = e.selectHosts(ctx, c); err != nil {
+		return nil, err
+	}
+	if err = c.policies.check(p.hosts.count); err != nil {
 		return nil, err
 	}
 	if p.reach, err = e.transports(c, p.hosts); err != nil {
@@ -259,9 +263,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		debug.SetGCPercent(growth)
 	}
 	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast, Limits: hosts.limits}
-	if err := c.policies.apply(r, hosts.count, !c.plain); err != nil {
-		return runner.Summary{}, err
-	}
+	c.policies.apply(r, hosts.count, !c.plain)
 	kept, err := e.journal(c, p, r.Drain)
 	if err != nil {
 		return runner.Summary{}, err
@@ -273,6 +275,9 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	defer sink.release()
 	kept.begin(sink, c)
+	if c.rampPause {
+		r.Between = (&pausing{e, sink, &c.view}).between
+	}
 	defer sink.suspends()()
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
@@ -306,7 +311,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	asked := interrupts{
 		terminal: isTerminal(e.Stdin) || isTerminal(e.Stderr),
-		status:   func() { say(func() { sink.status(e.Now()) }) },
+		status:   func() { say(func() { sink.status(e.Now()); sink.askAgain(e.Terminal) }) },
 		stop: func(cause *stopped) {
 			say(func() {
 				fmt.Fprintf(sink.stderr.W, "multi-rsh: %v: what runs has %v to end\n", cause, runner.DefaultGrace)
@@ -332,6 +337,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		case <-plain:
 			say(func() { sink.progress.Plain(sink.stderr.W, e.Now()) })
 		case end := <-ended:
+			sink.tellPolicy(end.error, end.Summary)
 			return end.Summary, end.error
 		case <-overdue:
 			// A person has a third Ctrl-C. Who sends SIGTERM waits for the process to end, and it must not wait in its turn

@@ -405,7 +405,8 @@ func (f *Fold) write() error {
 
 // sorted are the groups in the order of their showing.
 func (f *Fold) sorted() []*group {
-	groups := slices.DeleteFunc(f.all, func(g *group) bool { return g.into != nil })
+	f.all = slices.DeleteFunc(f.all, func(g *group) bool { return g.into != nil })
+	groups := f.all
 	slices.SortFunc(groups, func(a, b *group) int {
 		switch {
 		case a.cut != b.cut && b.cut:
@@ -480,6 +481,13 @@ func (out *folded) groups(groups []*group) error {
 
 // header writes whose output follows.
 func (out *folded) header(g *group, why string) {
+	out.w.WriteString(foldRule)
+	out.w.WriteString(wrap(out.paint(bold, out.title(g, why)), out.Width, math.MaxInt))
+	out.w.WriteString("\n" + foldRule)
+}
+
+// title is whose output follows, and what is to be said of it.
+func (out *folded) title(g *group, why string) string {
 	var about []string
 	switch {
 	case g.cut:
@@ -504,9 +512,7 @@ func (out *folded) header(g *group, why string) {
 	if len(about) > 0 {
 		text += ": " + strings.Join(about, ", ")
 	}
-	out.w.WriteString(foldRule)
-	out.w.WriteString(wrap(out.paint(bold, text), out.Width, math.MaxInt))
-	out.w.WriteString("\n" + foldRule)
+	return text
 }
 
 // label is the hosts of the group, folded and harmless to a terminal.
