@@ -208,7 +208,7 @@ func (c *config) suits(by map[string]bool) error {
 		return usagef("%s is for %s, and no host here is reached by it; leave it out", as, strings.Join(transports, " and "))
 	}
 	switch plain := c.plain && by["rsh"]; {
-	case plain && c.killOnDisconnect:
+	case c.plain && c.killOnDisconnect && (by["rsh"] || by["ssh"]):
 		return usagef("--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them")
 	case plain && c.input != "":
 		return usagef("--plain sends the bare text, and --input needs what --plain leaves out; give one of them")
@@ -216,8 +216,6 @@ func (c *config) suits(by map[string]bool) error {
 		return usagef("with --plain no exit status is known, so -S has nothing to tell; give one of them")
 	case by["ssh"] && c.plain && (c.sh || c.merge):
 		return usagef("--plain sends the text as it is, and --sh and --merge put it below a wrapper; give one of them")
-	case by["ssh"] && c.given["kill-on-disconnect"] != "" && !c.sh:
-		return usagef("--kill-on-disconnect needs --sh with ssh, whose servers let a command live on; give --sh too")
 	}
 	return nil
 }

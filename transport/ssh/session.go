@@ -25,6 +25,9 @@ import (
 // drain is how long after the exit status a channel may stay open without a word: a child that the command left behind holds it.
 const drain = 500 * time.Millisecond
 
+// killAfter is when a stop's SIGKILL comes.
+const killAfter = time.Second
+
 // session is a command on a host.
 type session struct {
 	transport *Transport
@@ -47,6 +50,7 @@ type session struct {
 	exit    transport.Status // what the server has said
 	drainer *time.Timer
 	killer  *time.Timer // of Signal
+	stopped time.Time   // when Signal sent the wrapper's stop line; zero: never
 	moved   int64       // what the streams had carried when the drainer last looked
 	drained bool        // the drainer has ended the session
 	hungUp  bool
@@ -108,12 +112,12 @@ func (s *session) line() (string, error) {
 	return shwrap.Bootstrap, err
 }
 
-// wrapped says whether the command needs the wrapper: because the user wants it, or wants stderr in its place among stdout, or because the
-// server would not pass a signal on. Dropbear gives a session no process group, which the wrapper needs.
+// wrapped says whether the command needs the wrapper: because the user wants it, or wants the command to end with the connection, or stderr in
+// its place among stdout, or because the server would not pass a signal on. Dropbear gives a session no process group, which the wrapper needs.
 func (s *session) wrapped() bool {
 	t, version := s.transport, strings.TrimPrefix(string(s.client.conn.ServerVersion()), "SSH-2.0-")
 	switch {
-	case t.Shell:
+	case t.Shell, t.KillOnDisconnect:
 		return true
 	case t.Plain, t.Terminal != nil, strings.HasPrefix(version, "dropbear"):
 		return false
@@ -410,6 +414,12 @@ func (s *session) drain() {
 		s.drainer.Reset(drain)
 		return
 	}
+	// Children that were told to stop with the command have the wrapper's second, and are killed then: only what holds on after that has left
+	// the process group.
+	if left := time.Until(s.stopped.Add(killAfter + drain)); !s.stopped.IsZero() && left > 0 {
+		s.drainer.Reset(left)
+		return
+	}
 	s.drained = true
 	s.hangUp()
 }
@@ -523,11 +533,14 @@ func (s *session) Signal(sig os.Signal) error {
 		return os.ErrProcessDone
 	}
 	if s.wrap != nil {
+		if s.stopped.IsZero() {
+			s.stopped = time.Now()
+		}
 		return s.stop(sig)
 	}
 	s.request(name)
 	if number != syscall.SIGKILL && s.killer == nil {
-		s.killer = time.AfterFunc(time.Second, func() {
+		s.killer = time.AfterFunc(killAfter, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if !s.ended.Load() {
