@@ -50,7 +50,7 @@ type session struct {
 	exit    transport.Status // what the server has said
 	drainer *time.Timer
 	killer  *time.Timer // of Signal
-	stopped time.Time   // when Signal sent the wrapper's stop line; zero: never
+	stopped time.Time   // when Signal was first called; zero: never
 	moved   int64       // what the streams had carried when the drainer last looked
 	drained bool        // the drainer has ended the session
 	hungUp  bool
@@ -414,8 +414,8 @@ func (s *session) drain() {
 		s.drainer.Reset(drain)
 		return
 	}
-	// Children that were told to stop with the command have the wrapper's second, and are killed then: only what holds on after that has left
-	// the process group.
+	// Children that were told to stop with the command have a second, and the wrapper kills them then: only what holds on after that has left
+	// the process group. And a server that stops many at once takes its time to close.
 	if left := time.Until(s.stopped.Add(killAfter + drain)); !s.stopped.IsZero() && left > 0 {
 		s.drainer.Reset(left)
 		return
@@ -532,10 +532,10 @@ func (s *session) Signal(sig os.Signal) error {
 	if s.ended.Load() {
 		return os.ErrProcessDone
 	}
+	if s.stopped.IsZero() {
+		s.stopped = time.Now()
+	}
 	if s.wrap != nil {
-		if s.stopped.IsZero() {
-			s.stopped = time.Now()
-		}
 		return s.stop(sig)
 	}
 	s.request(name)
