@@ -208,7 +208,7 @@ func (c *config) suits(by map[string]bool) error {
 		return usagef("%s is for %s, and no host here is reached by it; leave it out", as, strings.Join(transports, " and "))
 	}
 	switch plain := c.plain && by["rsh"]; {
-	case c.killOnDisconnect && (plain || c.plain && by["ssh"] && c.given["kill-on-disconnect"] != ""):
+	case plain && c.killOnDisconnect, c.plain && by["ssh"] && c.given["kill-on-disconnect"] != "":
 		return usagef("--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them")
 	case plain && c.input != "":
 		return usagef("--plain sends the bare text, and --input needs what --plain leaves out; give one of them")

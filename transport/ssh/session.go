@@ -112,12 +112,12 @@ func (s *session) line() (string, error) {
 	return shwrap.Bootstrap, err
 }
 
-// wrapped says whether the command needs the wrapper: because the user wants it, or wants the command to end with the connection, or stderr in
-// its place among stdout, or because the server would not pass a signal on. Dropbear gives a session no process group, which the wrapper needs.
+// wrapped says whether the command needs the wrapper: because the user wants it, or wants stderr in its place among stdout, or because the
+// server would not pass a signal on. Dropbear gives a session no process group, which the wrapper needs.
 func (s *session) wrapped() bool {
 	t, version := s.transport, strings.TrimPrefix(string(s.client.conn.ServerVersion()), "SSH-2.0-")
 	switch {
-	case t.Shell, t.KillOnDisconnect:
+	case t.Shell, t.KillOnDisconnect: // which a server without process groups cannot do: the wrapper says so there
 		return true
 	case t.Plain, t.Terminal != nil, strings.HasPrefix(version, "dropbear"):
 		return false

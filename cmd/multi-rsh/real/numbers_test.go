@@ -64,11 +64,6 @@ func TestNumbers(t *testing.T) {
 		realSSHNumbers(t, tab)
 		tab.write("ssh", versions("pdsh", "clustershell", "pssh", "openssh-client"), sshPage, "the others")
 	})
-	t.Run("stop", func(t *testing.T) {
-		tab := &table{t: t}
-		stopNumbers(t, tab)
-		tab.write("stop", versions("openssh-server"), stopPage, "others")
-	})
 	t.Run("hosts", func(t *testing.T) {
 		tab := &table{t: t}
 		hostsNumbers(t, tab)
@@ -103,7 +98,7 @@ Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
 		sections[name] = "\n## " + strings.TrimSuffix(section, "\n") + "\n"
 	}
 	sections[part] = text
-	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]+sections["stop"]), 0o644); err != nil {
+	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]), 0o644); err != nil {
 		tab.t.Fatal(err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"multirsh/transport/rig"
 )
@@ -174,8 +173,8 @@ func TestStopFrozen(t *testing.T) {
 	}
 }
 
-// With --kill-on-disconnect nothing is left on a host when we are killed, or when the connection is reset; it needs no other option.
-func TestKillOnDisconnect(t *testing.T) {
+// By each way, with and without input, nothing is left on a host when we are killed or the connection is reset, not even what ignores its hangup.
+func TestKillOnDisconnectEach(t *testing.T) {
 	r := bothRig(t, 4)
 	cfg := sshConfig(t, knownHosts(r, 8, 0))
 	const n = "2007"
@@ -226,100 +225,4 @@ func resetConnections(t *testing.T) {
 	if err != nil {
 		t.Skipf("this kernel resets no connections (CONFIG_INET_DIAG_DESTROY): %v: %s", err, out)
 	}
-}
-
-// interrupted is how a run of "sleep N" over rsh and ssh at once ends at Ctrl-C twice.
-type interrupted struct {
-	code            int
-	took            time.Duration
-	left            int  // commands that still run on the hosts
-	confirmed       int  // hosts that have confirmed the end
-	summary         bool // all hosts are in it
-	rsh, ssh, total int
-	screen          string
-}
-
-func (i interrupted) ok() bool {
-	return i.code == 130 && i.left == 0 && i.summary && i.confirmed == i.total
-}
-
-func (i interrupted) String() string {
-	return fmt.Sprintf("%.1f s, %d `sleep` left, %d of %d confirmed, all in the summary: %v, exit %d", i.took.Seconds(), i.left, i.confirmed, i.total, i.summary, i.code)
-}
-
-// interruptBoth runs it on so many addresses of each host by rsh, and on so many others by ssh.
-func interruptBoth(t *testing.T, r *rig.Rig, rshEach, sshEach int, n string) interrupted {
-	t.Helper()
-	cfg := sshConfig(t, knownHosts(r, rshEach+sshEach, 0))
-	hosts, dir := len(r.Hosts), t.TempDir()
-	i := interrupted{rsh: hosts * rshEach, ssh: hosts * sshEach, total: hosts * (rshEach + sshEach)}
-	on := func(from, to int) string {
-		return fmt.Sprintf("10.77.[%d-%d].[%d-%d]", r.Hosts[0].N, r.Hosts[hosts-1].N, from, to)
-	}
-	list, record := filepath.Join(dir, "hosts"), filepath.Join(dir, "record")
-	text := fmt.Sprintf("%s transport=rsh\n%s transport=ssh\n", on(1, rshEach), on(rshEach+1, rshEach+sshEach))
-	if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	term := onTerminal(t, "multi-rsh", "-F", cfg, "-u", sshUser, "-p", fmt.Sprint(i.total), "--connect-timeout", "120", "--json="+record, "-l", list, "sleep "+n)
-	until(t, "all commands run", func() bool { return sleepers(t, r, n) == i.total })
-	term.press(t, "\x03")
-	until(t, "the status", func() bool { return strings.Contains(term.screen(), "Ctrl-C again within a second stops") })
-	began := time.Now()
-	term.press(t, "\x03")
-	i.code = term.wait()
-	i.took = time.Since(began)
-	i.left = sleepers(t, r, n)
-	i.screen = term.screen()
-	i.summary = strings.Contains(i.screen, fmt.Sprintf("%d hosts: %[1]d cancelled", i.total))
-	i.confirmed, _ = cancelled(results(t, record))
-	return i
-}
-
-func TestInterruptBoth(t *testing.T) {
-	r := bothRig(t, 4)
-	if i := interruptBoth(t, r, 8, 4, "2008"); !i.ok() {
-		t.Errorf("%d sessions of rsh and %d of ssh: %v\n%s", i.rsh, i.ssh, i, tail(i.screen))
-	}
-	nothingLeft(t, r)
-	if left := toSSHD(t); len(left) > 0 {
-		t.Errorf("our sockets to the hosts: %s", states(left))
-	}
-}
-
-// begunWithMaxFail is on how many of 1,000 failing hosts a run with --max-fail 5 at fan-out 64 begins.
-func begunWithMaxFail(t *testing.T) (begun int, o outcome) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "begun")
-	o = run(t, "multi-rsh", "-R", "exec", "-p", "64", "--max-fail", "5", "-w", "n[1-1000]", "echo %h >>"+file+"; exit 3")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Count(string(text), "\n"), o
-}
-
-func TestMaxFailReal(t *testing.T) {
-	if begun, o := begunWithMaxFail(t); begun < 5 || begun > 5+64 || o.code != 1 || !strings.Contains(o.stderr, fmt.Sprintf("1000 hosts: %d exit, %d skipped", begun, 1000-begun)) {
-		t.Errorf("%d hosts have begun\n%v", begun, o)
-	}
-}
-
-const stopPage = `Real hosts are 32, each in a network namespace of its own with in.rshd of one of Debian's two packages and OpenSSH's sshd, all on this
-machine. One run reaches 20 addresses of each by rsh and 10 others by ssh; a host has confirmed the end of its command when nothing
-holds a channel any more.`
-
-func stopNumbers(t *testing.T, tab *table) {
-	r := bothRig(t, 32)
-	i := interruptBoth(t, r, 20, 10, "1000")
-	tab.add(i.ok() && i.took <= 5*time.Second, fmt.Sprintf("Ctrl-C twice amid `sleep 1000`, %d sessions of rsh and %d of ssh in one run", i.rsh, i.ssh),
-		"prompt ≤ 5 s, 0 `sleep` left, every host in the summary", i.String(), "–")
-	if !i.ok() {
-		fmt.Println(tail(i.screen))
-	}
-	tab.settle(func() []rig.Socket { return append(append(controlReserved(t), hostReserved(t, r)...), toSSHD(t)...) })
-
-	begun, o := begunWithMaxFail(t)
-	tab.add(begun <= 5+64 && o.code == 1, "`--max-fail 5` at fan-out 64, 1,000 local commands that all fail", "at most 5 + 64 begun",
-		fmt.Sprintf("%d begun; %s", begun, tally(o)), "–")
 }
