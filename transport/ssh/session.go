@@ -25,6 +25,9 @@ import (
 // drain is how long after the exit status a channel may stay open without a word: a child that the command left behind holds it.
 const drain = 500 * time.Millisecond
 
+// killAfter is when a stop's SIGKILL comes.
+const killAfter = time.Second
+
 // session is a command on a host.
 type session struct {
 	transport *Transport
@@ -47,6 +50,7 @@ type session struct {
 	exit    transport.Status // what the server has said
 	drainer *time.Timer
 	killer  *time.Timer // of Signal
+	stopped time.Time   // when Signal was first called; zero: never
 	moved   int64       // what the streams had carried when the drainer last looked
 	drained bool        // the drainer has ended the session
 	hungUp  bool
@@ -427,6 +431,12 @@ func (s *session) drain() {
 		s.drainer.Reset(drain)
 		return
 	}
+	// Children that were told to stop with the command have a second, and the wrapper kills them then: only what holds on after that has left
+	// the process group. And a server that stops many at once takes its time to close.
+	if left := time.Until(s.stopped.Add(killAfter + drain)); !s.stopped.IsZero() && left > 0 {
+		s.drainer.Reset(left)
+		return
+	}
 	s.drained = true
 	s.hangUp()
 }
@@ -539,12 +549,15 @@ func (s *session) Signal(sig os.Signal) error {
 	if s.ended.Load() {
 		return os.ErrProcessDone
 	}
+	if s.stopped.IsZero() {
+		s.stopped = time.Now()
+	}
 	if s.wrap != nil {
 		return s.stop(sig)
 	}
 	s.request(name)
 	if number != syscall.SIGKILL && s.killer == nil {
-		s.killer = time.AfterFunc(time.Second, func() {
+		s.killer = time.AfterFunc(killAfter, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if !s.ended.Load() {
