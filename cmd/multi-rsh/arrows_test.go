@@ -23,7 +23,7 @@ import (
 //	                                         └────► shwrap
 var arrows = map[string][]string{
 	"cmd/multi-rsh": {
-		"runner", "runner/hostlist", "runner/inventory", "runner/inventory/groups", "runner/output",
+		"runner", "runner/hostlist", "runner/inventory", "runner/inventory/groups", "runner/journal", "runner/output",
 		"transport", "transport/execcmd", "transport/rsh", "transport/rsh/resvport", "transport/rsh/sockdiag",
 		"transport/shwrap", "transport/ssh", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig",
 	},
@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"runner/hostlist":         {},
 	"runner/inventory":        {"runner/hostlist", "runner/inventory/groups", "transport"},
 	"runner/inventory/groups": {},
+	"runner/journal":          {"runner", "transport"},
 	"runner/output":           {"runner", "runner/hostlist", "transport"},
 	"transport":               {},
 	"transport/execcmd":       {"transport"},
