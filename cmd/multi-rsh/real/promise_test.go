@@ -22,7 +22,7 @@ func hosts(t *testing.T) *rig.Rig { return rig.Shared(t, rig.Config{Hosts: 4, Da
 func nothingLeft(t *testing.T, r *rig.Rig) {
 	t.Helper()
 	if left := controlReserved(t); len(left) > 0 {
-		t.Errorf("on our own reserved ports: %s", states(left))
+		t.Errorf("on our own reserved ports: %s, %+v", states(left), left)
 	}
 	// The hosts have closed first: what they have not finished yet goes without us.
 	until(t, "no reserved port held on a host", func() bool { return len(hostReserved(t, r)) == 0 })
