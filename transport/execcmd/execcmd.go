@@ -287,7 +287,7 @@ func (s *session) Signal(sig os.Signal) error {
 		})
 	}
 	if n == syscall.SIGKILL {
-		s.killed = true
+		s.dying()
 	}
 	if err := syscall.Kill(-s.pid, n); err != nil {
 		return &transport.OpError{Phase: s.phase, Host: s.host, Err: fmt.Errorf("cannot signal the command: %w", err)}
@@ -301,10 +301,17 @@ func (s *session) Close() error {
 	return nil
 }
 
+// dying notes that SIGKILL goes out. What it ends takes a moment to let go of the pipes, and that is not the silence of a child that has left
+// the group. The caller holds mu.
+func (s *session) dying() {
+	s.killed = true
+	s.last.Store(int64(time.Since(s.born)))
+}
+
 // kill sends SIGKILL to the group. The caller holds mu.
 func (s *session) kill() {
 	if !s.reaped {
-		s.killed = true
+		s.dying()
 		syscall.Kill(-s.pid, syscall.SIGKILL)
 	}
 }
