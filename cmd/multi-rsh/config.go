@@ -32,10 +32,10 @@ type config struct {
 
 	dryRun, failFast, largestStatus, merge, plain, killOnDisconnect, noJournal bool
 
-	subst, argv, explain bool
-	script               string   // a local file, "-": standard input; "": none
-	words                []string // its arguments
-	title                string   // what to call the command, if that is not its text
+	subst, argv, explain, stats bool
+	script                      string   // a local file, "-": standard input; "": none
+	words                       []string // its arguments
+	title                       string   // what to call the command, if that is not its text
 
 	settled []string // all options that were given, those of past included
 	past    *past    // nil: nothing is gone on with
@@ -145,6 +145,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		subst:            ctx.Bool("subst"),
 		argv:             ctx.Bool("argv"),
 		explain:          ctx.Bool("explain"),
+		stats:            ctx.Bool("stats"),
 		script:           ctx.String("script"),
 
 		settled: a.options,

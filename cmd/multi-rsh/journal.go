@@ -161,7 +161,7 @@ func (c *config) kept() (options, settings []string) {
 
 // passing is an option of this call alone: which hosts, and how the run is shown.
 func (o *option) passing() bool {
-	return o.group == "Hosts" || o.once || o.name == "progress" || o.name == "no-journal" || slices.Contains(viewOptions, o)
+	return o.group == "Hosts" || o.once || o.name == "progress" || o.name == "stats" || o.name == "no-journal" || slices.Contains(viewOptions, o)
 }
 
 // fixed are the options that decide what a host does with the command: a run that goes on has them as they were.

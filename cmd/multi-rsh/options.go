@@ -75,6 +75,7 @@ var runLine = &commandLine{name: "multi-rsh", options: slices.Concat([]*option{
 	{name: "legacy", weakens: true, only: "ssh", group: "SSH", text: "offer old, weak algorithms too"},
 }, textOptions, policyOptions, viewOptions, []*option{
 	{name: "progress", arg: "HOW", group: "More output", text: "auto, plain (a line every 10 s), or none"},
+	statsOption,
 
 	{name: "largest-status", letters: "S", group: "Other", text: "exit with the largest remote status"},
 	{name: "config", arg: "FILE", once: true, group: "Other", text: "instead of the files of the configuration; or none"},

@@ -280,6 +280,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		r.Between = (&pausing{e, sink, &c.view}).between
 	}
 	defer sink.suspends()()
+	ports := reach.account()
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 
@@ -298,6 +299,12 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		ticker := time.NewTicker(plainEvery)
 		defer ticker.Stop()
 		plain = ticker.C
+	}
+	var short <-chan time.Time
+	if reach.ports != nil {
+		ticker := time.NewTicker(shortAfter)
+		defer ticker.Stop()
+		short = ticker.C
 	}
 	// say is for the terminal. It does not wait: the run's loop may be held up by a reader of our output.
 	say := func(f func()) { go r.Inspect(f) }
@@ -337,7 +344,15 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 			asked.take(signal, e.Now())
 		case <-plain:
 			say(func() { sink.progress.Plain(sink.stderr.W, e.Now()) })
+		case <-short:
+			if text := ports.short(); text != "" {
+				short = nil // once is enough
+				say(func() { io.WriteString(sink.stderr.W, text) })
+			}
 		case end := <-ended:
+			if c.stats {
+				ports.write(sink.stderr.W, reach)
+			}
 			sink.tellPolicy(end.error, end.Summary)
 			return end.Summary, end.error
 		case <-overdue:
