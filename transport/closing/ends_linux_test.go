@@ -239,10 +239,9 @@ func (e *end) slowly(d time.Duration) error {
 
 // sock is a socket, bound to no goroutine and no poller: each call goes to the kernel, and gives up after patience.
 type sock struct {
-	t    testing.TB
-	end  *end
-	fd   int // -1: closed
-	name string
+	t   testing.TB
+	end *end
+	fd  int // -1: closed
 }
 
 // patience is when a wait for the kernel is called a hang.
