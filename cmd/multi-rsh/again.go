@@ -108,7 +108,7 @@ func (e *env) resume(args []string) (*config, error) {
 	}
 	p := &past{}
 	var damaged []journal.Damage
-	if values.Bool("dry-run") {
+	if values.Bool("dry-run") || values.Bool("explain") {
 		p.run, damaged, err = journal.Load(e.runsDir(), name)
 	} else {
 		p.journal, p.run, damaged, err = journal.Resume(e.runsDir(), name)

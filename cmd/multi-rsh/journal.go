@@ -100,6 +100,9 @@ func (e *env) journal(c *config, p *plan, drain func(error)) (*journaled, error)
 	if err != nil {
 		dir = ""
 	}
+	if c.past != nil && c.past.dir != "" { // where local commands run again
+		dir = c.past.dir
+	}
 	kept, settings := c.kept()
 	options, err := json.Marshal(callOptions{kept, dir, c.title})
 	if err != nil {
@@ -153,7 +156,7 @@ func (c *config) kept() (options, settings []string) {
 			settings = append(settings, text)
 		}
 	}
-	if c.script != "" { // what the command is by now
+	if c.script != "" && !c.argv { // what the command is by now
 		options = append(options, "--argv=true")
 	}
 	return options, settings
