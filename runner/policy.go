@@ -82,7 +82,7 @@ func (r Ramp) Stages(total int) ([]int, error) {
 		return nil, nil
 	}
 	if total <= 0 {
-		return nil, fmt.Errorf("the ramp %v needs to know how many hosts there are", r)
+		return nil, fmt.Errorf("%v needs to know how many hosts there are", r)
 	}
 	var ends []int
 	done := 0
@@ -92,7 +92,7 @@ func (r Ramp) Stages(total int) ([]int, error) {
 		}
 	}
 	if done < total {
-		return nil, fmt.Errorf("the ramp %v ends at %d of %d hosts: end it with 100%%", r, done, total)
+		return nil, fmt.Errorf("%v ends at %d of %d hosts: end it with 100%%", r, done, total)
 	}
 	return ends, nil
 }
@@ -102,18 +102,18 @@ func (r Ramp) check() error {
 	var number, percent Share
 	for i, s := range r {
 		if s.IsZero() || s.check() != nil {
-			return fmt.Errorf("stage %d of the ramp, %v, is neither a number of hosts, as 10, nor a percentage, as 10%%", i+1, s)
+			return fmt.Errorf("stage %d, %v, is neither a number of hosts, as 10, nor a percentage, as 10%%", i+1, s)
 		}
 		last := &number
 		if s.Percent > 0 {
 			last = &percent
 		}
 		if !last.IsZero() && cmp.Or(s.Percent, s.N) <= cmp.Or(last.Percent, last.N) {
-			return fmt.Errorf("the ramp %v goes from %v to %v: each stage is how many hosts are done at its end, so they ascend", r, *last, s)
+			return fmt.Errorf("%v goes from %v to %v: each stage is how many hosts are done at its end, so they ascend", r, *last, s)
 		}
 		*last = s
 		if i < len(r)-1 && s.Percent == 100 {
-			return fmt.Errorf("the ramp %v goes on after 100%%", r)
+			return fmt.Errorf("%v goes on after 100%%, where all hosts are done", r)
 		}
 	}
 	return nil
@@ -214,7 +214,7 @@ func (r *Runner) Check() error {
 		return fmt.Errorf("a limit of %v of the hosts needs to know how many hosts there are", r.MaxFail)
 	}
 	if _, err := r.Ramp.Stages(r.Total); err != nil {
-		return err
+		return fmt.Errorf("%s %w", optionRamp, err)
 	}
 	return r.Retry.check()
 }
@@ -338,7 +338,7 @@ func (r *Retry) check() error {
 			return err
 		}
 		if !r.Started && (o == Exit || o == Signal || o == Unknown) {
-			return fmt.Errorf("a host with outcome %s has begun to run the command, or may have, so it is tried again only with --retry-started", o)
+			return fmt.Errorf("%q: such a host has begun to run the command, or may have, so it is tried again only with --retry-started", o)
 		}
 	}
 	return nil
@@ -347,7 +347,7 @@ func (r *Retry) check() error {
 func retryable(o Outcome) error {
 	switch o {
 	case OK, Cancelled, Skipped:
-		return fmt.Errorf("a host that is %s is not tried again", o)
+		return fmt.Errorf("%q: a host that ended so is not tried again", o)
 	}
 	return nil
 }

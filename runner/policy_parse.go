@@ -35,7 +35,7 @@ func parseCount(digits string) (int, error) {
 func ParseMaxFail(text string) (Share, error) {
 	s, err := ParseShare(text)
 	if n, is := parseCount(strings.TrimSuffix(text, "%")); is == nil && n == 0 {
-		return Share{}, fmt.Errorf("with %q the run would end before it begins: 1 ends it with the first host that fails", text)
+		return Share{}, fmt.Errorf("%q would end the run before it begins: 1 ends it with the first host that fails", text)
 	}
 	return s, err
 }
@@ -71,11 +71,11 @@ func ParseRate(text string) (Rate, error) {
 	rate := Rate(hosts / per.Seconds())
 	switch {
 	case hosts == 0:
-		return 0, fmt.Errorf("at the rate %q no host would ever start", text)
+		return 0, fmt.Errorf("%q is no rate: no host would ever start", text)
 	case rate.Interval() > 24*time.Hour:
-		return 0, fmt.Errorf("the rate %q is less than a host a day", text)
+		return 0, fmt.Errorf("%q is no rate: it is less than a host a day", text)
 	case rate > 1e6:
-		return 0, fmt.Errorf("the rate %q is more than a million hosts a second", text)
+		return 0, fmt.Errorf("%q is no rate: it is more than a million hosts a second", text)
 	}
 	return rate, nil
 }

@@ -445,7 +445,9 @@ func (t *task) notStarted(soft context.Context, err error) error {
 		phase = op.Phase
 	}
 	// In the start phase the command has been sent, and nobody has seen what became of it.
-	return t.opError(limitPhase(cause, phase), &StopError{Cause: cause, Confirmed: phase != transport.PhaseStart})
+	// Under plain rsh that is so in the handshake phase, too.
+	unseen := phase == transport.PhaseStart || phase == transport.PhaseHandshake && !t.Retry.Wrapped
+	return t.opError(limitPhase(cause, phase), &StopError{Cause: cause, Confirmed: !unseen})
 }
 
 func (t *task) opError(phase transport.Phase, err error) error {
@@ -507,5 +509,12 @@ func (s *stopper) verdict(status transport.Status, err error) (transport.Status,
 	}
 	// A kill ends hard before it ends soft.
 	cause := cmp.Or(context.Cause(s.soft), context.Cause(s.hard))
-	return status, s.opError(limitPhase(cause, phase), &StopError{Cause: cause, Confirmed: status.Known || status.Ended})
+	overdue := closed && context.Cause(s.hard) == errGrace
+	return status, s.opError(limitPhase(cause, phase), &StopError{Cause: cause, Confirmed: confirmed(status, overdue)})
+}
+
+// confirmed tells whether a command that we have stopped is known to have ended: all that could hold its channels is gone, or it has told how
+// it ended and left nothing behind that does. A channel that was still open when the grace was over is held by something.
+func confirmed(status transport.Status, overdue bool) bool {
+	return status.Ended || status.Known && !status.Background && !overdue
 }

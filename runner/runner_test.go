@@ -31,16 +31,19 @@ type fake struct {
 }
 
 type behaviour struct {
-	startErr  error         // of Start, at once
-	hangStart bool          // Start waits for its context
-	runs      time.Duration // until the command ends by itself
+	startErr  error           // of Start, at once
+	hangStart bool            // Start waits for its context
+	hangPhase transport.Phase // in which it does; empty: connect
+	runs      time.Duration   // until the command ends by itself
 	status    transport.Status
 	err       error
-	deaf      bool          // takes no notice of Signal
-	mute      bool          // Signal is errors.ErrUnsupported
-	stillborn bool          // never shows that the command has begun
-	output    int           // lines
-	quiet     time.Duration // before the output
+	deaf      bool              // takes no notice of Signal
+	stopped   *transport.Status // how it ends when Signal has asked it to; nil: with status 143
+	lingers   time.Duration     // after that, when Wait is not done yet
+	mute      bool              // Signal is errors.ErrUnsupported
+	stillborn bool              // never shows that the command has begun
+	output    int               // lines
+	quiet     time.Duration     // before the output
 }
 
 func (f *fake) Shutdown(context.Context) {}
@@ -58,7 +61,11 @@ func (f *fake) Start(ctx context.Context, host transport.Host, cmd *transport.Co
 		b.startErr = context.Cause(ctx)
 	}
 	if b.startErr != nil {
-		return nil, &transport.OpError{Phase: transport.PhaseConnect, Host: host.Name, Err: b.startErr}
+		phase := transport.PhaseConnect
+		if b.hangPhase != "" {
+			phase = b.hangPhase
+		}
+		return nil, &transport.OpError{Phase: phase, Host: host.Name, Err: b.startErr}
 	}
 	f.mu.Lock()
 	f.now++
@@ -96,7 +103,16 @@ func (s *fakeSession) Wait(ctx context.Context) (transport.Status, error) {
 		}
 		return s.b.status, nil
 	case <-s.stop:
-		return transport.Status{Known: true, Started: true, Code: 143}, nil
+		status := transport.Status{Known: true, Started: true, Code: 143}
+		if s.b.stopped != nil {
+			status = *s.b.stopped
+		}
+		select {
+		case <-time.After(s.b.lingers):
+			return status, nil
+		case <-ctx.Done():
+			return status, &transport.OpError{Phase: transport.PhaseRun, Host: s.host.Name, Err: context.Cause(ctx)}
+		}
 	case <-s.closed:
 		return fail(transport.ErrClosed)
 	case <-ctx.Done():

@@ -23,7 +23,7 @@ import (
 //	                                         └────► shwrap
 var arrows = map[string][]string{
 	"cmd/multi-rsh": {
-		"runner", "runner/hostlist", "runner/inventory", "runner/inventory/groups", "runner/output",
+		"runner", "runner/hostlist", "runner/inventory", "runner/inventory/groups", "runner/journal", "runner/output",
 		"transport", "transport/execcmd", "transport/rsh", "transport/rsh/resvport", "transport/rsh/sockdiag",
 		"transport/shwrap", "transport/ssh", "transport/ssh/auth", "transport/ssh/hostkeys", "transport/ssh/sshconfig",
 	},
@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"runner/hostlist":         {},
 	"runner/inventory":        {"runner/hostlist", "runner/inventory/groups", "transport"},
 	"runner/inventory/groups": {},
+	"runner/journal":          {"runner", "transport"},
 	"runner/output":           {"runner", "runner/hostlist", "transport"},
 	"transport":               {},
 	"transport/execcmd":       {"transport"},
@@ -50,6 +51,7 @@ var arrows = map[string][]string{
 	"transport/fleet":         {"transport", "transport/rsh/rshtest", "transport/shwrap", "transport/ssh/sshtest"},
 	"transport/transporttest": {"transport"},
 	"transport/rig":           {"transport"},
+	"transport/closing":       {"transport/rsh/sockdiag"}, // in its tests; there is nothing else
 }
 
 // testArrows are packages for tests: any test may import them, and nothing else may but the packages named in arrows.

@@ -24,6 +24,12 @@ type conversation struct {
 // converse starts multi-rsh in dir, with the configuration that testSSHD has written there.
 func converse(t testing.TB, dir string, args ...string) *conversation {
 	t.Helper()
+	return converseAt(t, 0, dir, append([]string{"-F", "config"}, args...)...)
+}
+
+// converseAt starts it on a terminal of so many columns; 0: it does not know.
+func converseAt(t testing.TB, columns uint16, dir string, args ...string) *conversation {
+	t.Helper()
 	keys, tty := pseudoTerminal(t)
 	modes, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	if err != nil {
@@ -33,12 +39,17 @@ func converse(t testing.TB, dir string, args ...string) *conversation {
 	if err := unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, modes); err != nil {
 		t.Fatal(err)
 	}
+	if columns > 0 {
+		if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := &exec.Cmd{
-		Path: self, Args: append([]string{"multi-rsh", "-F", "config"}, args...), Dir: dir,
+		Path: self, Args: append([]string{"multi-rsh"}, args...), Dir: dir,
 		Stdin: tty, Stdout: tty, Stderr: tty, Env: append(os.Environ(), "NO_COLOR=1"),
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true},
 	}

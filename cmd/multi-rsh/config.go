@@ -30,7 +30,16 @@ type config struct {
 	transport      string        // for hosts that name none
 	input          string        // "-" is standard input; "": none
 
-	dryRun, failFast, largestStatus, merge, plain, killOnDisconnect bool
+	dryRun, failFast, largestStatus, merge, plain, killOnDisconnect, noJournal bool
+
+	subst, argv, explain, stats bool
+	script                      string   // a local file, "-": standard input; "": none
+	words                       []string // its arguments
+	title                       string   // what to call the command, if that is not its text
+
+	settled []string // all options that were given, those of past included
+	past    *past    // nil: nothing is gone on with
+	leftOut int      // hosts of past that ought to run, and do not
 
 	policies
 	view
@@ -132,6 +141,15 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		merge:            ctx.Bool("merge"),
 		plain:            ctx.Bool("plain"),
 		killOnDisconnect: ctx.Bool("kill-on-disconnect"),
+		noJournal:        ctx.Bool("no-journal"),
+		subst:            ctx.Bool("subst"),
+		argv:             ctx.Bool("argv"),
+		explain:          ctx.Bool("explain"),
+		stats:            ctx.Bool("stats"),
+		script:           ctx.String("script"),
+
+		settled: a.options,
+		past:    a.past,
 
 		sshConfig:      ctx.String("ssh-config"),
 		hostKeys:       ssh.Policy(ctx.String("host-keys")),
@@ -145,7 +163,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		given: map[string]string{},
 	}
 	for _, o := range a.line.options {
-		if as := a.origin[o.name]; strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) {
+		if as := a.origin[o.name]; strings.HasPrefix(as, "-") && (o.arg != "" || ctx.Bool(o.name)) && !a.past.has(o.name) {
 			c.given[o.name] = as
 		}
 	}
@@ -166,6 +184,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 			c.progress, err = a.oneOf(ctx, "progress", "how the progress of a run is shown", "auto", "plain", "none")
 			return err
 		},
+		func() error { return a.exit(ctx, c) },
 		func() error { return a.hostsAndCommand(c, getenv) },
 		func() error { return a.contradictions(c) },
 	} {
@@ -255,6 +274,16 @@ func (a *arguments) fanout(ctx *cli.Context, c *config) error {
 	if n > 0 {
 		c.fanout = n
 	}
+	return err
+}
+
+// exit reads which status ours is.
+func (a *arguments) exit(ctx *cli.Context, c *config) error {
+	how, err := a.oneOf(ctx, "exit", "which exit status is ours", "any", "max")
+	if err == nil && how == "any" && ctx.String("exit") != "" && c.largestStatus {
+		err = usagef("%s asks for 1 where a host is not ok, and %s for the largest of their statuses; give one of them", a.origin["exit"], a.origin["largest-status"])
+	}
+	c.largestStatus = c.largestStatus || how == "max"
 	return err
 }
 
@@ -398,6 +427,10 @@ func (a *arguments) sshOptions(ctx *cli.Context, c *config) error {
 // hostsAndCommand tells the hosts from the command. Where an option or WCOLL gives the hosts all words are the command;
 // otherwise the first one is, and the others are hosts.
 func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error {
+	if a.past != nil {
+		c.command, c.title, c.input = a.past.run.Head.Command, a.past.title, a.past.input
+		return nil
+	}
 	fileAs := a.origin["hosts-file"]
 	if len(c.include) == 0 && c.hostsFile == "" {
 		// As in pdsh, the variable counts only when nothing else gives hosts, and -x takes from it.
@@ -406,8 +439,19 @@ func (a *arguments) hostsAndCommand(c *config, getenv func(string) string) error
 	if err := a.checkHostsFile(fileAs, &c.choice); err != nil {
 		return err
 	}
+	byOption := c.hostsFile != "" || len(c.include) > 0
 	switch {
-	case c.hostsFile != "" || len(c.include) > 0:
+	case c.script != "" && !byOption:
+		return usagef("%s: no hosts: what follows are the script's arguments, so name the hosts by -w, -g, -a or -l", a.origin["script"])
+	case c.argv && !byOption:
+		return usagef("%s: no hosts: all words are the command's, so name the hosts by -w, -g, -a or -l", a.origin["argv"])
+	case c.script != "":
+		c.words = a.words
+		c.title = strings.Join(append([]string{c.script}, a.words...), " ")
+		return nil
+	case c.argv && len(a.words) > 0:
+		c.command = quoteWords(a.words)
+	case byOption:
 		c.command = strings.Join(a.words, " ")
 		if len(a.words) == 0 && c.dryRun {
 			return nil
@@ -458,6 +502,10 @@ func (a *arguments) contradictions(c *config) error {
 		return usagef("standard input cannot be both the hosts (-l -) and the input of the command (--input -); put one of them into a file")
 	case c.askPass && c.askpassCommand != "":
 		return usagef("%s and %s both give the password; give one of them", a.origin["ask-pass"], a.origin["askpass-command"])
+	case c.script == "-" && (c.input == "-" || c.hostsFile == "-"):
+		return usagef("standard input cannot be both the script (--script -) and %s; put one of them into a file", map[bool]string{true: "the hosts (-l -)", false: "the input of the command (--input -)"}[c.hostsFile == "-"])
+	case c.tty && c.script != "":
+		return usagef("--tty gives the command a terminal, and --script sends the script by what would be typed there; give one of them")
 	case c.tty && c.input != "":
 		return usagef("--tty gives the command a terminal, which has no end of input as a file has; give --tty or --input, not both")
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,17 +25,20 @@ type console struct {
 	sinks    runner.Sink     // the view's
 	summary  *output.Summary // nil: none is wanted
 	progress *output.Progress
-	screen   *output.Screen // nil: there is none
+	screen   *output.Screen         // nil: there is none
+	stages   *output.Stages         // nil: there is one
+	question atomic.Pointer[string] // that is being asked, nil: none
 	stderr   output.Stream
 	retries  func() int // connections tried again, when the run is over
 	quiet    bool
 }
 
 // console makes the sink. Files are open and the screen is taken then: the caller has it released, whatever happens.
-func (e *env) console(c *config, p *plan) (*console, error) {
+func (e *env) console(c *config, p *plan, id string) (*console, error) {
 	stdout, stderr := e.streams(&c.view)
+	ends, _ := c.ramp.Stages(p.hosts.count) // which has been checked
 	s := &console{
-		progress: &output.Progress{Total: p.hosts.count, Ports: p.reach.portsInUse()},
+		progress: &output.Progress{Total: p.hosts.count, Ports: p.reach.portsInUse(), Ends: ends},
 		retries:  p.reach.retries,
 		quiet:    c.quiet,
 	}
@@ -52,18 +56,22 @@ func (e *env) console(c *config, p *plan) (*console, error) {
 	if c.summary != "none" {
 		s.summary = &output.Summary{Stream: stderr, JSON: c.summary == "json"}
 	}
-	list, err := e.sinks(&c.view, c.record(e.Now(), p.hosts.count), stdout, stderr)
+	list, err := e.sinks(&c.view, c.record(e.Now(), p.hosts.count, id), stdout, stderr)
 	if err != nil {
 		s.release()
 		return nil, err
+	}
+	if len(ends) > 1 {
+		s.stages = &output.Stages{Ends: ends, Outputs: c.rampPause, Normalize: c.normalize, Memory: c.foldMemory, TempDir: e.Getenv("TMPDIR")}
+		list = append(list, s.stages)
 	}
 	s.sinks = output.Tee(list...)
 	return s, nil
 }
 
 // record is what a record says of the run.
-func (c *config) record(now time.Time, hosts int) output.Run {
-	return output.Run{Program: version, Time: now, Command: c.command, Transport: c.transport, Fanout: c.fanout, Hosts: hosts}
+func (c *config) record(now time.Time, hosts int, id string) output.Run {
+	return output.Run{ID: id, Program: version, Time: now, Command: cmp.Or(c.title, c.command), Transport: c.transport, Fanout: c.fanout, Hosts: hosts}
 }
 
 // same tells whether the stream is that terminal.

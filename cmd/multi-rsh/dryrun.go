@@ -27,18 +27,12 @@ func (e *env) dryRun(ctx context.Context, c *config) (runner.Summary, error) {
 	if err != nil {
 		return runner.Summary{}, err
 	}
-	where := &destinations{rshUser: c.user}
-	if hosts.by["ssh"] {
-		t, err := e.newSSH(c)
-		if err != nil {
-			return runner.Summary{}, err
-		}
-		where.ssh = t.Config
+	if err := c.policies.check(hosts.count); err != nil {
+		return runner.Summary{}, err
 	}
-	if hosts.by["rsh"] && c.user == "" {
-		if where.rshUser, err = localUser(); err != nil {
-			return runner.Summary{}, err
-		}
+	where, err := e.destinations(c, hosts, nil)
+	if err != nil {
+		return runner.Summary{}, err
 	}
 	if !c.quiet {
 		if err := e.overview(c, hosts); err != nil {
@@ -68,6 +62,28 @@ func (e *env) dryRun(ctx context.Context, c *config) (runner.Summary, error) {
 	return runner.Summary{Hosts: rank, Outcomes: map[runner.Outcome]int{runner.OK: rank - lost}}, rows.flush()
 }
 
+// destinations knows where the hosts lead to. r is how they are reached, if that is known already.
+func (e *env) destinations(c *config, hosts *selection, r *reach) (*destinations, error) {
+	where := &destinations{rshUser: c.user}
+	switch {
+	case r != nil && r.ssh != nil:
+		where.ssh = r.ssh.Config
+	case hosts.by["ssh"]:
+		t, err := e.newSSH(c)
+		if err != nil {
+			return nil, err
+		}
+		where.ssh = t.Config
+	}
+	if hosts.by["rsh"] && c.user == "" {
+		var err error
+		if where.rshUser, err = localUser(); err != nil {
+			return nil, err
+		}
+	}
+	return where, nil
+}
+
 // overview says how many hosts are reached by what, as the summary of a run does.
 func (e *env) overview(c *config, hosts *selection) error {
 	var b strings.Builder
@@ -75,8 +91,8 @@ func (e *env) overview(c *config, hosts *selection) error {
 	for _, l := range c.limits {
 		fmt.Fprintf(&b, ", %d with the same %s", l.n, l.label)
 	}
-	if c.command != "" {
-		fmt.Fprintf(&b, ": %s", strings.ReplaceAll(c.command, "\n", "\n  "))
+	if text := cmp.Or(c.title, c.command); text != "" {
+		fmt.Fprintf(&b, ": %s", strings.ReplaceAll(text, "\n", "\n  "))
 	}
 	b.WriteByte('\n')
 	for _, name := range transportNames {

@@ -43,6 +43,12 @@ func ended(t testing.TB, err error) int {
 // to left.
 func onSmallDisk(t testing.TB, args ...string) (stdout, stderr string, status int, left string) {
 	t.Helper()
+	return onSmallDiskWith(t, nil, args...)
+}
+
+// onSmallDiskWith does so with more variables in the environment, in which @disk may stand, too.
+func onSmallDiskWith(t testing.TB, environment []string, args ...string) (stdout, stderr string, status int, left string) {
+	t.Helper()
 	dir := t.TempDir()
 	disk, left := filepath.Join(dir, "disk"), filepath.Join(dir, "left")
 	for _, name := range []string{disk, left} {
@@ -66,6 +72,9 @@ func onSmallDisk(t testing.TB, args ...string) (stdout, stderr string, status in
 	var out, errs strings.Builder
 	cmd := exec.Command("unshare", command...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+disk)
+	for _, variable := range environment {
+		cmd.Env = append(cmd.Env, strings.ReplaceAll(variable, "@disk", disk))
+	}
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	status = ended(t, cmd.Run())
 	return out.String(), strings.ReplaceAll(errs.String(), disk, "@disk"), status, left
@@ -76,7 +85,7 @@ const fills = `head -c 50000 /dev/zero | tr '\0' x; echo; test %n = 0 && exit; s
 
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	const which = "3 hosts: 1 ok, 2 cancelled\ncancelled (1): n2\ncancelled, not begun (1): n3\n"
+	const which = "3 hosts: 1 ok, 2 cancelled\ncancelled (1): n2\ncancelled, not begun (1): n3\nstopped 1\n"
 	for _, test := range []struct {
 		args []string
 		want string // of standard error, a regular expression

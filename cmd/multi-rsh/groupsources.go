@@ -46,6 +46,7 @@ func (e *env) groupSources(c *choice) (inventory.Options, error) {
 		}
 	}
 	byDefault := e.foundSources(add)
+	add(runsSource, pastRuns{e.runsDir()})
 	for _, f := range c.files {
 		if f.groups.byName == "" {
 			continue

@@ -29,7 +29,7 @@ var runHelp = helpPage{
 
   multi-rsh [options] "command" host...
   multi-rsh [options] -w EXPR command [argument...]     (or -g, -a, -l)
-  multi-rsh hosts | replay | report ...    what expressions mean; recorded runs
+  multi-rsh hosts|runs|resume|retry|replay|report|ports ...    (--help of each)
 `,
 	groups: []string{"Hosts", "Command", "Transport", "Output", "Other"},
 	foot: `Examples
@@ -65,10 +65,10 @@ var outputHelp = helpPage{
 }
 
 var policiesHelp = helpPage{
-	head: `When a run goes on, how fast, and what is tried again. The other options:
-multi-rsh --help
+	head: `What is run, when a run goes on, how fast, and what is tried again. The other
+options: multi-rsh --help
 `,
-	groups: []string{"Policies"},
+	groups: []string{"What is run", "Policies"},
 	foot: `Examples
   multi-rsh --ramp 1,10%,100% --max-fail 5% -g web systemctl restart nginx
   multi-rsh --retry 3 --rate 20/s -g web reboot-needed

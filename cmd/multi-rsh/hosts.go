@@ -35,6 +35,9 @@ const labelPrefix = "label."
 
 // selectHosts finds the hosts that the configuration means, and all that is known of them.
 func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
+	if c.past != nil {
+		return e.pastHosts(ctx, c)
+	}
 	inv, err := e.inventory(ctx, &c.choice)
 	if err != nil {
 		return nil, err
@@ -73,7 +76,11 @@ func (e *env) selectHosts(ctx context.Context, c *config) (*selection, error) {
 	if err := c.limit(s, chosen.Fanout); err != nil {
 		return nil, err
 	}
-	if s.by["exec"] && strings.Contains(c.command, "%n") {
+	t, err := c.template()
+	if err != nil {
+		return nil, err
+	}
+	if s.by["exec"] && strings.Contains(c.command+strings.Join(c.words, ""), "%n") || t != nil && t.uses("rank") {
 		s.all = ranked(s.all)
 	}
 	return s, nil
@@ -152,10 +159,7 @@ func (c *config) limit(s *selection, fanout func(name string) (string, int)) err
 			return err
 		}
 	}
-	groups := slices.ContainsFunc(c.files, func(f *configFile) bool {
-		return slices.ContainsFunc(f.hosts, func(h fileHosts) bool { return h.set.Fanout > 0 })
-	})
-	if len(c.limits) == 0 && !groups {
+	if len(c.limits) == 0 && !c.fanouts() {
 		return nil
 	}
 	s.limits = func(host transport.Host) (limits []runner.Limit) {
@@ -170,6 +174,13 @@ func (c *config) limit(s *selection, fanout func(name string) (string, int)) err
 		return limits
 	}
 	return nil
+}
+
+// fanouts tells whether a [[hosts]] has one.
+func (c *config) fanouts() bool {
+	return slices.ContainsFunc(c.files, func(f *configFile) bool {
+		return slices.ContainsFunc(f.hosts, func(h fileHosts) bool { return h.set.Fanout > 0 })
+	})
 }
 
 // labelsExist refuses a limit by a label that no host has.
@@ -208,16 +219,16 @@ func (c *config) suits(by map[string]bool) error {
 		return usagef("%s is for %s, and no host here is reached by it; leave it out", as, strings.Join(transports, " and "))
 	}
 	switch plain := c.plain && by["rsh"]; {
-	case plain && c.killOnDisconnect:
+	case plain && c.killOnDisconnect, c.plain && by["ssh"] && c.given["kill-on-disconnect"] != "":
 		return usagef("--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them")
 	case plain && c.input != "":
 		return usagef("--plain sends the bare text, and --input needs what --plain leaves out; give one of them")
+	case plain && c.script != "":
+		return usagef("--plain sends the bare text, and --script needs what --plain leaves out; give one of them")
 	case plain && c.largestStatus:
 		return usagef("with --plain no exit status is known, so -S has nothing to tell; give one of them")
 	case by["ssh"] && c.plain && (c.sh || c.merge):
 		return usagef("--plain sends the text as it is, and --sh and --merge put it below a wrapper; give one of them")
-	case by["ssh"] && c.given["kill-on-disconnect"] != "" && !c.sh:
-		return usagef("--kill-on-disconnect needs --sh with ssh, whose servers let a command live on; give --sh too")
 	}
 	return nil
 }

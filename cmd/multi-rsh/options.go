@@ -73,12 +73,13 @@ var runLine = &commandLine{name: "multi-rsh", options: slices.Concat([]*option{
 	{name: "tty", only: "ssh", group: "SSH", text: "give the command a terminal"},
 	{name: "forward-agent", letters: "A", weakens: true, only: "ssh", group: "SSH", text: "let the hosts use your ssh-agent"},
 	{name: "legacy", weakens: true, only: "ssh", group: "SSH", text: "offer old, weak algorithms too"},
-}, policyOptions, viewOptions, []*option{
+}, textOptions, policyOptions, viewOptions, []*option{
 	{name: "progress", arg: "HOW", group: "More output", text: "auto, plain (a line every 10 s), or none"},
+	statsOption,
 
 	{name: "largest-status", letters: "S", group: "Other", text: "exit with the largest remote status"},
 	{name: "config", arg: "FILE", once: true, group: "Other", text: "instead of the files of the configuration; or none"},
-	{name: "help", letters: "h", action: true, group: "Other", text: "this page; --help ssh, --help output: more options"},
+	{name: "help", letters: "h", action: true, group: "Other", text: "this page; --help ssh, output, or policies: more"},
 	{name: "man", action: true, group: "Other", text: "the manual"},
 	{name: "version", letters: "V", action: true, group: "Other", text: "the version"},
 })}
@@ -154,6 +155,7 @@ type arguments struct {
 	words   []string          // what follows the options: command and hosts
 	action  string            // the long name of the first option that says something and ends
 	origin  map[string]string // what to call an option in a message, by its long name: -p, --fanout, MULTI_RSH_FANOUT
+	past    *past             // whose options are among them; nil: none
 }
 
 // split takes args apart as getopt_long(3) does, which the flag package does not: letters may be joined (-SN) and hold their

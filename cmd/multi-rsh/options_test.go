@@ -26,7 +26,7 @@ func base(change func(*config)) *config {
 }
 
 func diffConfigs(want, got *config) string {
-	return cmp.Diff(want, got, cmp.AllowUnexported(config{}, choice{}, labelLimit{}, view{}), cmpopts.IgnoreFields(config{}, "given"), cmpopts.EquateEmpty())
+	return cmp.Diff(want, got, cmp.AllowUnexported(config{}, choice{}, labelLimit{}, policies{}, view{}), cmpopts.IgnoreFields(config{}, "given", "settled"), cmpopts.EquateEmpty())
 }
 
 func TestConfigure(t *testing.T) {
@@ -161,7 +161,7 @@ func TestConfigureRefuses(t *testing.T) {
 		{args: []string{"-Rexec", "--plain", "id", "h1"}, want: `--plain is for rsh and ssh, and no host here is reached by it; leave it out`},
 		{args: []string{"-Rexec", "--kill-on-disconnect", "id", "h1"}, want: `--kill-on-disconnect is for rsh and ssh, and no host here is reached by it; leave it out`},
 		{args: []string{"--plain", "--sh", "id", "h1"}, want: `--plain sends the text as it is, and --sh and --merge put it below a wrapper; give one of them`},
-		{args: []string{"--kill-on-disconnect", "id", "h1"}, want: `--kill-on-disconnect needs --sh with ssh, whose servers let a command live on; give --sh too`},
+		{args: []string{"--plain", "--kill-on-disconnect", "id", "h1"}, want: `--plain sends the bare text, and --kill-on-disconnect needs what --plain leaves out; give one of them`},
 		{args: []string{"-Rrsh", "-Jgate", "id", "h1"}, want: `-J is for ssh, and no host here is reached by it; leave it out`},
 		{args: []string{"-Rrsh", "--legacy", "id", "h1"}, want: `--legacy is for ssh, and no host here is reached by it; leave it out`},
 

@@ -317,15 +317,15 @@ func (v *portsView) owner(p *portsPicture, s sockdiag.Socket) (text string, know
 
 // held names the first of the processes, and says how many more there are.
 func held(holders []sockdiag.Process) string {
-	text := fmt.Sprintf("%s (%d)", printable(holders[0].Name), holders[0].PID)
+	text := fmt.Sprintf("%s (%d)", harmless(holders[0].Name), holders[0].PID)
 	if more := len(holders) - 1; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
 }
 
-// printable is text that does nothing to a terminal: a process may call itself anything.
-func printable(text string) string {
+// harmless is text that does nothing to a terminal: a process may call itself anything.
+func harmless(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {
 			return '?'
@@ -342,7 +342,7 @@ func userNames() func(uid uint32) string {
 			id := strconv.FormatUint(uint64(uid), 10)
 			names[uid] = id
 			if u, err := user.LookupId(id); err == nil {
-				names[uid] = printable(u.Username)
+				names[uid] = harmless(u.Username)
 			}
 		}
 		return names[uid]

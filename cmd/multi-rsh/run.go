@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"multirsh/runner"
-	"multirsh/transport"
+	"multirsh/runner/journal"
 )
 
 // env is all of the process that the program sees.
@@ -43,6 +44,13 @@ var verbs = map[string]func(e *env, args []string) error{
 	"ports":  (*env).portsVerb,
 	"replay": (*env).replayVerb,
 	"report": (*env).reportVerb,
+	"runs":   (*env).runsVerb,
+}
+
+// again are the verbs that run, but take what from the journal.
+var again = map[string]func(e *env, args []string) (*config, error){
+	"resume": (*env).resume,
+	"retry":  (*env).retry,
 }
 
 // run is the program: it does what the arguments ask for and returns the exit status.
@@ -53,7 +61,7 @@ func run(e *env) int {
 		}
 	}
 	var summary runner.Summary
-	c, err := e.configure()
+	c, err := e.configuration()
 	switch {
 	case err != nil:
 		c = &config{}
@@ -70,7 +78,18 @@ func run(e *env) int {
 	case c.action == "version":
 		_, err = fmt.Fprintf(e.Stdout, "multi-rsh %s\n", version)
 	}
+	summary.Hosts += c.leftOut // none of which is ok
 	return e.end(summary, err, c.largestStatus)
+}
+
+// configuration is that of the run that the arguments ask for.
+func (e *env) configuration() (*config, error) {
+	if len(e.Args) > 0 {
+		if verb := again[e.Args[0]]; verb != nil {
+			return verb(e, e.Args[1:])
+		}
+	}
+	return e.configure()
 }
 
 // end says what is still to be said, and returns the exit status.
@@ -84,11 +103,16 @@ func (e *env) end(summary runner.Summary, err error, largest bool) int {
 // complaint is the text of an error that ends the run; empty where the run has told it already.
 func complaint(summary runner.Summary, err error) string {
 	signal, sink, end, policy := (*stopped)(nil), (*runner.SinkError)(nil), (*ending)(nil), (*runner.PolicyError)(nil)
+	lost := (*journal.WriteError)(nil)
 	switch {
 	case err == nil || errors.As(err, &policy) || errors.As(err, &signal) || errors.As(err, &end):
 		return ""
 	case errors.As(err, &sink):
 		return fmt.Sprintf("%s, so the run was stopped; %d of %d hosts were ok", unwritten(sink.Err), summary.Outcomes[runner.OK], summary.Hosts)
+	case errors.As(err, &lost) && summary.Hosts > 0:
+		return fmt.Sprintf("%v, so no further host was started and those running were waited for; %d of %d hosts were ok", lost, summary.Outcomes[runner.OK], summary.Hosts)
+	case errors.As(err, &lost):
+		return fmt.Sprintf("%v, and nothing has been run; --no-journal goes without one", lost)
 	case errors.Is(err, syscall.EPIPE): // as of head(1), and nothing has been run
 		return ""
 	}
@@ -125,8 +149,9 @@ const wide = 512
 type plan struct {
 	hosts   *selection
 	reach   *reach
-	command *transport.Command
+	command *commander
 	input   io.Closer // nil: none
+	spooled string    // the input's file in the folder of runs, until it is in the run's own; "": it is none of these
 	wallet  io.Closer // of ssh; nil: none
 }
 
@@ -141,35 +166,58 @@ func (p *plan) close() {
 	if p.input != nil {
 		p.input.Close()
 	}
+	if p.spooled != "" {
+		os.Remove(p.spooled) // which it is not called any more when there is a journal
+	}
 }
 
 // plan selects the hosts and prepares all that must be there before any of them is touched.
 func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
-	p := &plan{command: &transport.Command{Line: c.command}}
+	p := &plan{}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
+	if err = e.canPause(c); err != nil {
+		return nil, err
+	}
+	script, err := e.prepareScript(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	if p.hosts, err = e.selectHosts(ctx, c); err != nil {
+		return nil, err
+	}
+	if err = c.policies.check(p.hosts.count); err != nil {
 		return nil, err
 	}
 	if p.reach, err = e.transports(c, p.hosts); err != nil {
 		return nil, err
 	}
-	if c.input != "" {
-		var input *io.SectionReader // written by nobody any more when it is read here
-		var file io.Closer
+	if p.command, err = e.commander(ctx, c, p.hosts, p.reach); err != nil {
+		return nil, err
+	}
+	if c.input != "" || script != nil {
+		var input *spooled // written by nobody any more when it is read here
 		err = unlessStopped(ctx, func() (err error) {
-			input, file, err = spool(c.input, e.Stdin)
+			if script == nil {
+				input, err = spool(c.input, e.Stdin, e.keepsInput(c))
+				return err
+			}
+			both, err := script.followed(c.input, e.Stdin)
+			if err == nil {
+				defer both.Close()
+				input, err = spool("-", both, e.keepsInput(c))
+			}
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		p.command.Stdin, p.input = input, file
+		p.command.base.Stdin, p.input, p.spooled = input.SectionReader, input.Closer, input.name
 	}
-	if p.reach.ssh != nil {
+	if p.reach.ssh != nil && !c.explain {
 		if err = e.prepareSSH(ctx, c, p.reach.ssh, p.hosts); err != nil {
 			return nil, err
 		}
@@ -181,6 +229,7 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 // runHosts selects the hosts, runs the command on them, and obeys signals meanwhile.
 func (e *env) runHosts(c *config) (runner.Summary, error) {
 	signals := e.Signals()
+	defer c.past.close()
 	if c.dryRun {
 		var summary runner.Summary
 		err := e.before(signals, func(ctx context.Context) (err error) {
@@ -199,6 +248,14 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	defer p.close()
 	hosts, reach := p.hosts, p.reach
+	if c.explain {
+		var summary runner.Summary
+		err := e.before(signals, func(ctx context.Context) (err error) {
+			summary, err = e.explain(ctx, c, hosts, reach, p.command)
+			return err
+		})
+		return summary, err
+	}
 	if c.fanout > wide && e.Getenv("GOGC") == "" {
 		growth := 50
 		if hosts.by["ssh"] {
@@ -207,15 +264,23 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		debug.SetGCPercent(growth)
 	}
 	r := &runner.Runner{Transport: reach, Fanout: c.fanout, Timeout: c.timeout, FailFast: c.failFast, Limits: hosts.limits}
-	if err := c.policies.apply(r, hosts.count, !c.plain); err != nil {
+	c.policies.apply(r, hosts.count, !c.plain)
+	kept, err := e.journal(c, p, r.Drain)
+	if err != nil {
 		return runner.Summary{}, err
 	}
-	sink, err := e.console(c, p)
+	defer kept.abandon()
+	sink, err := e.console(c, p, kept.id())
 	if err != nil {
 		return runner.Summary{}, err
 	}
 	defer sink.release()
+	kept.begin(sink, c)
+	if c.rampPause {
+		r.Between = (&pausing{e, sink, &c.view}).between
+	}
 	defer sink.suspends()()
+	ports := reach.account()
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 
@@ -225,8 +290,8 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	ended := make(chan ending, 1)
 	go func() {
-		summary, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return p.command }, sink)
-		ended <- ending{summary, err}
+		summary, err := r.Run(ctx, hosts.all, p.command.of, kept)
+		ended <- ending{summary, cmp.Or(err, kept.lost())}
 	}()
 
 	var gaveUp, overdue, plain <-chan time.Time
@@ -234,6 +299,12 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 		ticker := time.NewTicker(plainEvery)
 		defer ticker.Stop()
 		plain = ticker.C
+	}
+	var short <-chan time.Time
+	if reach.ports != nil {
+		ticker := time.NewTicker(shortAfter)
+		defer ticker.Stop()
+		short = ticker.C
 	}
 	// say is for the terminal. It does not wait: the run's loop may be held up by a reader of our output.
 	say := func(f func()) { go r.Inspect(f) }
@@ -248,7 +319,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	asked := interrupts{
 		terminal: isTerminal(e.Stdin) || isTerminal(e.Stderr),
-		status:   func() { say(func() { sink.status(e.Now()) }) },
+		status:   func() { say(func() { sink.status(e.Now()); sink.askAgain(e.Terminal) }) },
 		stop: func(cause *stopped) {
 			say(func() {
 				fmt.Fprintf(sink.stderr.W, "multi-rsh: %v: what runs has %v to end\n", cause, runner.DefaultGrace)
@@ -273,7 +344,16 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 			asked.take(signal, e.Now())
 		case <-plain:
 			say(func() { sink.progress.Plain(sink.stderr.W, e.Now()) })
+		case <-short:
+			if text := ports.short(); text != "" {
+				short = nil // once is enough
+				say(func() { io.WriteString(sink.stderr.W, text) })
+			}
 		case end := <-ended:
+			if c.stats {
+				ports.write(sink.stderr.W, reach)
+			}
+			sink.tellPolicy(end.error, end.Summary)
 			return end.Summary, end.error
 		case <-overdue:
 			// A person has a third Ctrl-C. Who sends SIGTERM waits for the process to end, and it must not wait in its turn

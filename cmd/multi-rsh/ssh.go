@@ -33,7 +33,7 @@ func (e *env) newSSH(c *config) (*ssh.Transport, error) {
 	}
 	t := &ssh.Transport{
 		Config: settings, JumpConfig: jumps, HostKeys: c.hostKeys, ConnectTimeout: c.connectTimeout, Retries: c.retries,
-		Legacy: c.legacy, ForwardAgent: c.forwardAgent, Merge: c.merge, Plain: c.plain, Shell: c.sh, KillOnDisconnect: c.killOnDisconnect && c.sh,
+		Legacy: c.legacy, ForwardAgent: c.forwardAgent, Merge: c.merge, Plain: c.plain, Shell: c.sh, KillOnDisconnect: c.killOnDisconnect && !c.plain,
 		Warn: func(err error) { fmt.Fprintf(e.Stderr, "multi-rsh: %v\n", err) },
 	}
 	if c.tty {

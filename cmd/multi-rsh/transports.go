@@ -19,6 +19,7 @@ import (
 // reach is how the hosts of a run are reached.
 type reach struct {
 	transport.Mux
+	rsh   *rsh.Transport      // nil: no host is reached by it
 	ssh   *ssh.Transport      // nil: no host is reached by it
 	ports *resvport.Allocator // of rsh; nil: no host is reached by it
 }
@@ -37,7 +38,11 @@ func (e *env) transports(c *config, hosts *selection) (*reach, error) {
 		if err := execcmd.Validate(c.command); err != nil {
 			return nil, usagef("%v", err)
 		}
-		r.Named["exec"] = &execcmd.Transport{Merge: c.merge}
+		local := &execcmd.Transport{Merge: c.merge}
+		if c.past != nil {
+			local.Dir = c.past.dir
+		}
+		r.Named["exec"] = local
 	}
 	if hosts.by["ssh"] {
 		t, err := e.newSSH(c)
@@ -64,10 +69,12 @@ func (e *env) transports(c *config, hosts *selection) (*reach, error) {
 				return nil, usagef("%v", err)
 			}
 		}
-		if err := ports.Check(); err != nil {
-			return nil, err
+		if !c.explain {
+			if err := ports.Check(); err != nil {
+				return nil, err
+			}
 		}
-		r.Named["rsh"], r.ports = t, ports
+		r.Named["rsh"], r.rsh, r.ports = t, t, ports
 	}
 	return r, nil
 }

@@ -48,7 +48,7 @@
 //
 // # Groups
 //
-// @web is a section, or else a group of the default source; @slurm:batch is the source's that has the name slurm, and @hosts:web the
+// @web is a section, or else a group of a source that claims such names, as @last.failed, or else of the default source; @slurm:batch is the source's that has the name slurm, and @hosts:web the
 // section. @* is all hosts of the hosts files, or where these have none, of the default source; @slurm:* all of a source. What a source
 // says may name other groups of it. Select asks for all groups that it needs, a level at a time and those of one level at the same time,
 // each once, and all within one deadline. What it needs is also what settings depend on: a line "@slurm:batch user=ops" has Slurm asked

@@ -110,7 +110,7 @@ func (q *query) find(ref hostlist.GroupRef, in *book, from *source) (*node, erro
 			return b.sections[ref.Name], nil
 		}
 	}
-	if s := q.sources[q.options.Default]; s != nil && ref.Source == "" {
+	if s := q.byName(ref); s != nil {
 		return s.group(ref.Name), nil
 	}
 	sections := q.sectionNames(in)
@@ -125,6 +125,19 @@ func (q *query) find(ref hostlist.GroupRef, in *book, from *source) (*node, erro
 		return nil, fmt.Errorf("there is no group %q: no hosts file has sections, and no source of groups is the default", ref.Name)
 	}
 	return nil, fmt.Errorf("there is no group %q%s", ref.Name, near(ref.Name, sections, ": there is "+strings.Join(first(sections, 8), ", ")))
+}
+
+// byName is the source of a group that names none and that no section is; nil: there is none.
+func (q *query) byName(ref hostlist.GroupRef) *source {
+	if ref.Source != "" {
+		return nil
+	}
+	for _, named := range q.options.Sources {
+		if c, is := named.Source.(groups.Claimer); is && c.Claims(ref.Name) {
+			return q.sources[named.Name]
+		}
+	}
+	return q.sources[q.options.Default]
 }
 
 func (q *query) noSource(name string) error {

@@ -429,6 +429,22 @@ type Counts struct {
 	NotRun   int
 }
 
+// Discard takes back a run that Create has made and of which no host has begun: it is removed. It stands for Close.
+func (j *Journal) Discard() {
+	close(j.stop)
+	j.gone.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = fs.ErrClosed
+	}
+	gone := filepath.Join(filepath.Dir(j.Folder), oldPrefix+j.ID) // at one stroke; what is left of it, Prune removes
+	if os.Rename(j.Folder, gone) == nil {
+		removeFiles(gone)
+	}
+	j.file.Close()
+}
+
 // Close implements [runner.Sink]: it writes the end of the run, has all of it on the disk, and lets go of the lock.
 func (j *Journal) Close() error {
 	close(j.stop)

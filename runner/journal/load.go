@@ -372,6 +372,14 @@ var outcomes = []runner.Outcome{
 	runner.Protocol, runner.NoPorts, runner.Cancelled, runner.Skipped, runner.Unknown,
 }
 
+// Input is the file with the command's input; empty: there is none.
+func (r *Run) Input() string {
+	if r.Head.InputSHA256 == "" {
+		return ""
+	}
+	return filepath.Join(r.Folder, inputFile)
+}
+
 // Counts counts the hosts.
 func (r *Run) Counts() Counts {
 	c := Counts{Outcomes: map[runner.Outcome]int{}}
@@ -400,11 +408,16 @@ const (
 type OutcomeError struct{ Word string }
 
 func (e *OutcomeError) Error() string {
+	return fmt.Sprintf("%q is no outcome: there are %s", e.Word, strings.Join(Words(), ", "))
+}
+
+// Words are those that [Run.Select] takes.
+func Words() []string {
 	all := []string{Failed, NotBegun, NotOK, Every}
 	for _, o := range outcomes {
 		all = append(all, string(o))
 	}
-	return fmt.Sprintf("%q is no outcome: there are %s", e.Word, strings.Join(all, ", "))
+	return all
 }
 
 // Select is the hosts that a word means: an outcome, of which unknown has those begun without a result, too; Failed, NotBegun, NotOK, Every. An
@@ -490,7 +503,7 @@ func Resume(dir, name string) (j *Journal, run *Run, damaged []Damage, err error
 	case run.headless != nil:
 		return nil, run, damaged, fmt.Errorf("run %s cannot be resumed: %s:1, which says what to run: %w", id, path, run.headless)
 	}
-	if err := run.checkInput(); err != nil {
+	if err := run.CheckInput(); err != nil {
 		return nil, run, damaged, err
 	}
 	j = &Journal{ID: id, Folder: folder, Head: run.Head, path: path, file: f, size: keep, hosts: run.Hosts, counts: run.Counts()}
@@ -575,7 +588,8 @@ func (e *InputError) Error() string {
 }
 func (e *InputError) Unwrap() error { return e.Err }
 
-func (r *Run) checkInput() error {
+// CheckInput sees to it that the input is still what it was when the run began; if not, the error is an *[InputError].
+func (r *Run) CheckInput() error {
 	if r.Head.InputSHA256 == "" {
 		return nil
 	}

@@ -30,7 +30,7 @@ import (
 //
 // Hosts are in one group if they ended alike and wrote the same bytes. The groups are ordered by how their hosts ended, then the largest first, then as the
 // hosts were in the run. A body that lacks its last newline gets one; where some have it and others do not, the header tells which do not.
-// Hosts that the run never came to are not shown.
+// Hosts that the run never came to are not shown; of one that was tried several times, what it wrote in the last try is.
 //
 // Outputs are kept as described at store: each once, also while it comes in, and past Memory in a file without a name in TempDir. If that file cannot be
 // written, Event fails with an error that names it and the cause, and Close shows what there is.
@@ -118,9 +118,29 @@ func (f *Fold) Event(e runner.Event) error {
 		if f.Stderr {
 			return f.output(e, 1)
 		}
+	case runner.Restart:
+		return f.forget(e.Seq)
 	case runner.Finish:
 		return f.finish(e)
 	}
+	return nil
+}
+
+// forget drops what a try has written that is followed by another: how the host ended is told of the last one, and so is what it wrote.
+func (f *Fold) forget(seq int) error {
+	h := f.open[seq]
+	if h == nil {
+		return nil
+	}
+	for _, c := range []*cursor{&h.cursor, &h.stderr} {
+		end, err := f.store.finish(c)
+		if err != nil {
+			return err
+		}
+		f.store.leave(end)
+	}
+	delete(f.open, seq)
+	f.release(h)
 	return nil
 }
 
@@ -385,7 +405,8 @@ func (f *Fold) write() error {
 
 // sorted are the groups in the order of their showing.
 func (f *Fold) sorted() []*group {
-	groups := slices.DeleteFunc(f.all, func(g *group) bool { return g.into != nil })
+	f.all = slices.DeleteFunc(f.all, func(g *group) bool { return g.into != nil })
+	groups := f.all
 	slices.SortFunc(groups, func(a, b *group) int {
 		switch {
 		case a.cut != b.cut && b.cut:
@@ -460,6 +481,13 @@ func (out *folded) groups(groups []*group) error {
 
 // header writes whose output follows.
 func (out *folded) header(g *group, why string) {
+	out.w.WriteString(foldRule)
+	out.w.WriteString(wrap(out.paint(bold, out.title(g, why)), out.Width, math.MaxInt))
+	out.w.WriteString("\n" + foldRule)
+}
+
+// title is whose output follows, and what is to be said of it.
+func (out *folded) title(g *group, why string) string {
 	var about []string
 	switch {
 	case g.cut:
@@ -484,9 +512,7 @@ func (out *folded) header(g *group, why string) {
 	if len(about) > 0 {
 		text += ": " + strings.Join(about, ", ")
 	}
-	out.w.WriteString(foldRule)
-	out.w.WriteString(wrap(out.paint(bold, text), out.Width, math.MaxInt))
-	out.w.WriteString("\n" + foldRule)
+	return text
 }
 
 // label is the hosts of the group, folded and harmless to a terminal.

@@ -95,6 +95,10 @@ func (f *FoldLive) Event(e runner.Event) error {
 		if f.Stderr {
 			f.output(e, 1)
 		}
+	case runner.Again: // what the next try writes is another line
+		if h := f.hosts[e.Seq]; h != nil {
+			f.endLines(h)
+		}
 	case runner.Finish:
 		if h := f.hosts[e.Seq]; h != nil {
 			f.end(h)
@@ -203,6 +207,18 @@ func (f *FoldLive) breakLine(h *liveHost, partial *[]byte) {
 		h.noticed = true
 		// Nothing that must be known depends on it.
 		io.WriteString(f.Notices, harmless(h.name)+": "+brokenLine(n)+"\n")
+	}
+}
+
+// endLines makes what has come of the host's lines whole ones.
+func (f *FoldLive) endLines(h *liveHost) {
+	for i := range h.partial {
+		if len(h.partial[i]) > 0 {
+			f.sendHeld(h, &h.partial[i])
+		}
+	}
+	if h.cohort.waiting == 0 {
+		f.advance(h.cohort)
 	}
 }
 

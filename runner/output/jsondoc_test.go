@@ -2,6 +2,7 @@ package output
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"multirsh/runner"
+	"multirsh/transport"
 )
 
 // documented is a field of docs/json.md.
@@ -99,8 +101,10 @@ func TestRecordDocument(t *testing.T) {
 			break
 		}
 	}
+	list = append(list, retriedStory()...)
 	list = append(list, output(runner.Stderr, 19, "\xff"), took(19, time.Millisecond, time.Hour))
 	list[len(list)-2].Time = list[len(list)-1].Time
+	list = append(list, stopped(time.Now())...)
 	run := Run{ID: "r1", Program: "1.0", Time: time.Now(), Command: "date", Transport: "ssh", Fanout: 64, Hosts: 17}
 
 	seen := map[string]map[string]bool{}
@@ -155,4 +159,12 @@ func TestRecordDocument(t *testing.T) {
 			t.Errorf("the outcome %s is not described", o)
 		}
 	}
+}
+
+// stopped are the events of a host whose command we have stopped, and which has confirmed that.
+func stopped(at time.Time) []runner.Event {
+	host := transport.Host{Name: "stopped"}
+	err := &transport.OpError{Phase: transport.PhaseRun, Err: &runner.StopError{Cause: errors.New("interrupted"), Confirmed: true}}
+	result := &runner.Result{Seq: 40, Host: host, Outcome: runner.Cancelled, Err: err, Tries: 1, Started: at, Running: at, Ended: at}
+	return []runner.Event{{Kind: runner.Start, Time: at, Seq: 40, Host: host}, {Kind: runner.Finish, Time: at, Seq: 40, Host: host, Result: result}}
 }

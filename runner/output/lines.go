@@ -91,8 +91,20 @@ func (l *Lines) Event(e runner.Event) error {
 			}
 			data = data[n:]
 		}
+	case runner.Again: // what the next try writes is another line
+		return l.endOutputs(e.Seq)
 	case runner.Finish:
 		return l.finish(e)
+	}
+	return nil
+}
+
+// endOutputs writes the lines that a host's outputs end with.
+func (l *Lines) endOutputs(seq int) error {
+	for _, kind := range [...]runner.Kind{runner.Stdout, runner.Stderr} {
+		if err := l.endOutput(channel{seq, kind}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -407,10 +419,8 @@ func (l *Lines) release(ch channel, u *unfinished) {
 
 // finish writes a host's unfinished lines and how it ended.
 func (l *Lines) finish(e runner.Event) error {
-	for _, kind := range [...]runner.Kind{runner.Stdout, runner.Stderr} {
-		if err := l.endOutput(channel{e.Seq, kind}); err != nil {
-			return err
-		}
+	if err := l.endOutputs(e.Seq); err != nil {
+		return err
 	}
 	delete(l.broken, e.Seq)
 	r := e.Result

@@ -21,10 +21,12 @@ import (
 type Progress struct {
 	Total int                   // hosts in all; 0: that is not known
 	Ports func() (used, of int) // reserved ports; nil: none are needed
+	Ends  []int                 // hosts done at the end of each stage, as runner.Ramp.Stages has them; nil: no stages
 
 	mu       sync.Mutex
 	running  map[int]*list.Element // of hosts, by Seq
 	hosts    list.List             // of running, in the order of their starts
+	again    map[int]bool          // that wait for their next try, by Seq
 	done     int
 	outcomes map[runner.Outcome]int
 	began    time.Time
@@ -57,7 +59,7 @@ const (
 
 // Event implements [runner.Sink].
 func (p *Progress) Event(e runner.Event) error {
-	if e.Kind != runner.Start && e.Kind != runner.Finish {
+	if e.Kind == runner.Stdout || e.Kind == runner.Stderr {
 		return nil
 	}
 	p.mu.Lock()
@@ -66,13 +68,18 @@ func (p *Progress) Event(e runner.Event) error {
 		p.running, p.outcomes, p.began = map[int]*list.Element{}, map[runner.Outcome]int{}, e.Time
 	}
 	switch e.Kind {
-	case runner.Start:
+	case runner.Start, runner.Restart:
+		delete(p.again, e.Seq)
 		p.running[e.Seq] = p.hosts.PushBack(running{e.Host.Name, e.Time})
-	case runner.Finish:
-		if at := p.running[e.Seq]; at != nil {
-			p.hosts.Remove(at)
-			delete(p.running, e.Seq)
+	case runner.Again:
+		p.leaves(e.Seq)
+		if p.again == nil {
+			p.again = map[int]bool{}
 		}
+		p.again[e.Seq] = true
+	case runner.Finish:
+		p.leaves(e.Seq)
+		delete(p.again, e.Seq)
 		p.done++
 		p.outcomes[e.Result.Outcome]++
 		p.times.add(e.Time)
@@ -80,20 +87,43 @@ func (p *Progress) Event(e runner.Event) error {
 	return nil
 }
 
+// leaves takes a host from those that are running. The caller holds the lock.
+func (p *Progress) leaves(seq int) {
+	if at := p.running[seq]; at != nil {
+		p.hosts.Remove(at)
+		delete(p.running, seq)
+	}
+}
+
 // Close implements [runner.Sink].
 func (p *Progress) Close() error { return nil }
+
+// stage is the one that the run is in, as "stage 2/4"; "" without any. A stage begins with its first host, not with the end of the one before: a
+// person may be asked between them. The caller holds the lock.
+func (p *Progress) stage() string {
+	if len(p.Ends) < 2 {
+		return ""
+	}
+	begun := p.done + len(p.running) + len(p.again)
+	n := 1
+	for n < len(p.Ends) && begun > p.Ends[n-1] {
+		n++
+	}
+	return fmt.Sprintf("stage %d/%d", n, len(p.Ends))
+}
 
 // snapshot is what a line is made of.
 type snapshot struct {
 	done, failed, running, total int     // hosts; done are all that have ended, whatever their outcomes
 	rate                         float64 // hosts done a second; 0: not known
+	again                        int     // hosts that wait for their next try
 	slow                         []string
-	ports                        string
+	ports, stage                 string
 }
 
 func (p *Progress) snapshot(now time.Time) snapshot {
 	p.mu.Lock()
-	s := snapshot{done: p.done, running: len(p.running), total: p.Total, rate: p.rate(now)}
+	s := snapshot{done: p.done, running: len(p.running), total: p.Total, rate: p.rate(now), again: len(p.again), stage: p.stage()}
 	s.failed = p.done - p.outcomes[runner.OK] - p.outcomes[runner.Cancelled] - p.outcomes[runner.Skipped] // whom we stopped has not failed
 	for at := p.hosts.Front(); at != nil && len(s.slow) < slowHosts; at = at.Next() {
 		r := at.Value.(running)
@@ -151,6 +181,12 @@ func (s *snapshot) facts() []string {
 		facts = append(facts, strconv.Itoa(s.failed)+" failed")
 	}
 	facts = append(facts, strconv.Itoa(s.running)+" running")
+	if s.stage != "" {
+		facts = append(facts, s.stage)
+	}
+	if s.again > 0 {
+		facts = append(facts, strconv.Itoa(s.again)+" to be tried again")
+	}
 	if s.rate > 0 {
 		facts = append(facts, strconv.FormatFloat(s.rate, 'g', 2, 64)+"/s")
 		if s.rate >= 10 {
@@ -244,6 +280,12 @@ func (p *Progress) Status(w Stream, now time.Time) error {
 	fmt.Fprintf(&b, ", %d running", len(p.running))
 	if waiting := p.Total - p.done - len(p.running); waiting > 0 {
 		fmt.Fprintf(&b, ", %d waiting", waiting)
+		if len(p.again) > 0 {
+			fmt.Fprintf(&b, ", of them %d to be tried again", len(p.again))
+		}
+	}
+	if stage := p.stage(); stage != "" {
+		b.WriteString(", " + stage)
 	}
 	b.WriteByte('\n')
 

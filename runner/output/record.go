@@ -31,7 +31,7 @@ type Run struct {
 }
 
 // Record writes the events of a run as JSON lines, each one object: a run, then for each host its start, any number of outputs and a
-// result, and at the end a summary. docs/json.md describes each field; [Replay] reads a record back. Every event is written
+// result, before which there may be tries that failed, and at the end a summary. docs/json.md describes each field; [Replay] reads a record back. Every event is written
 // when Event returns, in one Write, so the record of a run that was killed is whole but for its last lines.
 type Record struct {
 	W   io.Writer
@@ -64,14 +64,21 @@ func (r *Record) Event(e runner.Event) error {
 		r.close()
 	case runner.Stdout, runner.Stderr:
 		r.output(e)
-	case runner.Finish:
+	case runner.Restart:
+		r.open("restart", e)
+		r.close()
+	case runner.Finish, runner.Again:
 		for _, kind := range [...]runner.Kind{runner.Stdout, runner.Stderr} {
 			if rest := r.rest[channel{e.Seq, kind}]; len(rest) > 0 {
 				delete(r.rest, channel{e.Seq, kind})
 				r.data(e, kind, rest)
 			}
 		}
-		r.result(e)
+		if e.Kind == runner.Again {
+			r.result("again", e)
+		} else {
+			r.result("result", e)
+		}
 	}
 	return r.write()
 }
@@ -165,9 +172,10 @@ func (r *Record) data(e runner.Event, kind runner.Kind, data []byte) {
 	r.close()
 }
 
-func (r *Record) result(e runner.Event) {
+// result writes how a host, or a try of one, has ended.
+func (r *Record) result(kind string, e runner.Event) {
 	res := e.Result
-	r.open("result", e)
+	r.open(kind, e)
 	r.stringOf("outcome", string(res.Outcome))
 	if res.Status.Known {
 		if res.Status.Signal != "" {
@@ -191,6 +199,7 @@ func (r *Record) result(e runner.Event) {
 	}
 	r.flagOf("ran", res.Status.Started)
 	r.flagOf("background", res.Status.Background)
+	r.intOf("tries", res.Tries)
 	r.timeOf("started", res.Started)
 	r.timeOf("running", res.Running)
 	r.timeOf("ended", res.Ended)

@@ -201,11 +201,13 @@ func TestRecordIsJSON(t *testing.T) {
 
 func TestReplayDamage(t *testing.T) {
 	const (
-		run    = `{"type":"run","v":1,"command":"date"}` + "\n"
-		start  = `{"type":"start","seq":0,"host":"a"}` + "\n"
-		out    = `{"type":"output","seq":0,"host":"a","stream":"stdout","data":"x\n"}` + "\n"
-		result = `{"type":"result","seq":0,"host":"a","outcome":"ok","code":0}` + "\n"
-		whole  = "start a, a: x, ok a"
+		run     = `{"type":"run","v":1,"command":"date"}` + "\n"
+		start   = `{"type":"start","seq":0,"host":"a"}` + "\n"
+		out     = `{"type":"output","seq":0,"host":"a","stream":"stdout","data":"x\n"}` + "\n"
+		result  = `{"type":"result","seq":0,"host":"a","outcome":"ok","code":0}` + "\n"
+		again   = `{"type":"again","seq":0,"host":"a","outcome":"refused","tries":1}` + "\n"
+		restart = `{"type":"restart","seq":0,"host":"a"}` + "\n"
+		whole   = "start a, a: x, ok a"
 	)
 	for _, test := range []struct {
 		name, text string
@@ -222,7 +224,7 @@ func TestReplayDamage(t *testing.T) {
 		{"a start is lost", run + out + result, nil, whole},
 		{"no line of a run", start + out + result, []string{"1: the record does not begin with the line of its run, so its version is not known"}, whole},
 		{"hosts are missing", strings.Replace(run, `"v":1`, `"v":1,"hosts":2`, 1) + start + out + result, []string{"5: the record ends before the run did: hosts are missing, and those without a result count as unknown"}, whole},
-		{"a type of later times", run + `{"type":"again"}` + "\n" + start + out + result, nil, whole},
+		{"a type of later times", run + `{"type":"colour"}` + "\n" + start + out + result, nil, whole},
 		{"a number for a name", run + `{"type":"start","seq":0,"host":7}` + "\n" + start + out + result, []string{"2: this is no line of a record: host cannot be a number"}, whole},
 		{"two runs", run + start + run + out + result, []string{"3: a second run begins here: a record has one"}, whole},
 		{"two results", run + start + out + result + result, []string{"5: this result of a comes after its result"}, whole},
@@ -234,6 +236,11 @@ func TestReplayDamage(t *testing.T) {
 		{"no data", run + start + strings.Replace(out, `"data"`, `"date"`, 1) + result, []string{"3: this output has neither data nor base64"}, "start a, ok a"},
 		{"no seq", run + start + strings.Replace(out, `"seq"`, `"number"`, 1) + result, []string{"3: this output has no host or no seq"}, "start a, ok a"},
 		{"no type", run + "{}\n" + start + out + result, []string{"2: this is no line of a record: it has no type"}, whole},
+		{"a try", run + start + out + again + restart + out + result, nil, "start a, a: x, again a, restart a, a: x, ok a"},
+		{"a try is the last", run + start + again + strings.Replace(result, "ok", "refused", 1), nil, "start a, again a, refused a"},
+		{"a try's end is lost", run + start + out + restart + result, []string{"4: a is tried again, and no try of it has failed before"}, whole},
+		{"a try's begin is lost", run + start + out + again + again + result, []string{"5: a try of a ends that has not begun"}, "start a, a: x, again a, ok a"},
+		{"a start is lost before a try", run + again + restart + out + result, nil, "start a, again a, restart a, a: x, ok a"},
 		{"no version", `{"type":"run"}` + "\n" + start + out + result, []string{"1: this line of the run has no version", "1: the record does not begin with the line of its run, so its version is not known"}, whole},
 		{"an endless line", run + strings.Repeat("x", maxRecordLine+1) + "\n" + start + out + result, []string{"2: this line is longer than 64 MiB"}, whole},
 	} {
@@ -249,6 +256,10 @@ func TestReplayDamage(t *testing.T) {
 					told = append(told, "start "+e.Host.Name)
 				case runner.Finish:
 					told = append(told, string(e.Result.Outcome)+" "+e.Host.Name)
+				case runner.Again:
+					told = append(told, "again "+e.Host.Name)
+				case runner.Restart:
+					told = append(told, "restart "+e.Host.Name)
 				default:
 					told = append(told, e.Host.Name+": "+strings.TrimSpace(string(e.Data)))
 				}

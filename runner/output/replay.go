@@ -111,6 +111,7 @@ type player struct {
 type played struct {
 	host  transport.Host
 	start time.Time
+	again *runner.Result // of a try that failed, after which no other has begun; nil: none
 	ended bool
 }
 
@@ -147,6 +148,7 @@ type recorded struct {
 	Confirmed  *bool           `json:"confirmed"`
 	Ran        bool            `json:"ran"`
 	Background bool            `json:"background"`
+	Tries      int             `json:"tries"`
 	Started    time.Time       `json:"started"`
 	Running    time.Time       `json:"running"`
 	Ended      time.Time       `json:"ended"`
@@ -167,7 +169,7 @@ func (p *player) line(text []byte, last bool) error {
 	switch r.Type {
 	case "run":
 		return p.begin(&r)
-	case "start", "output", "result":
+	case "start", "output", "again", "restart", "result":
 		return p.event(&r)
 	case "summary":
 		return nil // made anew
@@ -203,6 +205,10 @@ func (p *player) event(r *recorded) error {
 		return fmt.Errorf("this %s of %s comes after its result", r.Type, r.Host)
 	case known && r.Type == "start":
 		return fmt.Errorf("%s starts a second time", r.Host)
+	case r.Type == "restart" && (!known || h.again == nil):
+		return fmt.Errorf("%s is tried again, and no try of it has failed before", r.Host)
+	case r.Type == "again" && known && h.again != nil:
+		return fmt.Errorf("a try of %s ends that has not begun", r.Host)
 	}
 	e := runner.Event{Time: r.Time, Seq: *r.Seq}
 	switch r.Type {
@@ -227,11 +233,15 @@ func (p *player) event(r *recorded) error {
 		default:
 			return errors.New("this output has neither data nor base64")
 		}
-	case "result":
+	case "result", "again":
 		if !slices.Contains(order, r.Outcome) {
 			return fmt.Errorf("there is no outcome %q", r.Outcome)
 		}
-		e.Kind = runner.Finish
+		if e.Kind = runner.Finish; r.Type == "again" {
+			e.Kind = runner.Again
+		}
+	case "restart":
+		e.Kind = runner.Restart
 	}
 	if !known {
 		h = &played{host: transport.Host{Name: r.Host}, start: r.Time}
@@ -245,16 +255,22 @@ func (p *player) event(r *recorded) error {
 					h.host.Vars[labelVar+name] = value
 				}
 			}
-		} else if r.Type == "output" { // its start is lost
+		} else if r.Type != "result" { // its start is lost
 			if err := p.send(runner.Event{Kind: runner.Start, Time: r.Time, Seq: *r.Seq, Host: h.host}); err != nil {
 				return err
 			}
 		}
 	}
 	e.Host = h.host
-	if e.Kind == runner.Finish {
+	switch e.Kind {
+	case runner.Finish:
 		h.ended = true
 		e.Result = r.result(h.host)
+	case runner.Again:
+		h.again = r.result(h.host)
+		e.Result = h.again
+	case runner.Restart:
+		e.Result, h.again = h.again, nil
 	}
 	return p.send(e)
 }
@@ -262,7 +278,7 @@ func (p *player) event(r *recorded) error {
 // result is what the line says, as it was.
 func (r *recorded) result(host transport.Host) *runner.Result {
 	res := &runner.Result{
-		Seq: *r.Seq, Host: host, Outcome: r.Outcome, Started: r.Started, Running: r.Running, Ended: r.Ended,
+		Seq: *r.Seq, Host: host, Outcome: r.Outcome, Tries: r.Tries, Started: r.Started, Running: r.Running, Ended: r.Ended,
 		Status: transport.Status{Known: r.Code != nil || r.Signal != "", Signal: r.Signal, Started: r.Ran, Background: r.Background},
 	}
 	if r.Code != nil {

@@ -31,7 +31,7 @@ type Screen struct {
 	waiting int      // bytes written since it was asked
 	buf     []byte
 	open    bool // the last text has not ended its line
-	paused  bool
+	paused  int  // Pause without its Resume
 	stopped bool
 	lost    bool // a text that mpb took may not have come to the terminal, and no Write has said so
 
@@ -108,7 +108,7 @@ func (s *Screen) tick() {
 	s.turn.take()
 	defer s.turn.end()
 	columns, rows := s.size()
-	if rows < screenRows || s.stopped || s.paused || s.open || s.output.failure() != nil {
+	if rows < screenRows || s.stopped || s.paused > 0 || s.open || s.output.failure() != nil {
 		s.hide()
 		return
 	}
@@ -210,11 +210,11 @@ func (s *Screen) Write(text []byte) (n int, err error) {
 	return n, nil
 }
 
-// Pause removes the lines from the terminal until Resume, as for a question; what is written meanwhile goes there directly.
+// Pause removes the lines from the terminal until as many calls of Resume, as for a question; what is written meanwhile goes there directly.
 func (s *Screen) Pause() {
 	s.turn.take()
 	defer s.turn.end()
-	s.paused = true
+	s.paused++
 	s.hide()
 }
 
@@ -222,7 +222,7 @@ func (s *Screen) Pause() {
 func (s *Screen) Resume() {
 	s.turn.take()
 	defer s.turn.end()
-	s.paused = false
+	s.paused--
 }
 
 // Stop removes the lines from the terminal. What is written later goes there directly. An error is the terminal's, if it has cost text and no

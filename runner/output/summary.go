@@ -19,7 +19,10 @@ import (
 //	exit 3 (2): node[004,017]
 //	refused (101): node[100-200]
 //	  nobody listens on port 514 of 10.0.0.100: is an rshd running there? (node100; the others likewise)
+//	cancelled, may still be running (3): node[004,009,017]
+//	stopped 97, still running 3: node[004,009,017]
 //	ok, but left a child running (1): node020
+//	12 hosts were tried again, 9 of them ok
 //	took 1m4s
 //	connect: p50 12ms, p90 30ms, p99 1.2s, max 3s
 //	run: p50 310ms, p90 450ms, p99 1.4s, max 1m2s
@@ -71,14 +74,29 @@ func (s *Summary) text() []byte {
 	if t.Hosts > 1 || s.untold > 0 || s.Errors && len(t.failed) > 0 {
 		s.line(&b, fmt.Sprintf("%s: %s", s.paint(bold, number(t.Hosts, "host")), s.counts(t.Outcomes)))
 		s.failures(&b)
+		s.stops(&b)
 	}
 	for _, how := range slices.SortedFunc(maps.Keys(t.children), compareEndings) {
 		s.group(&b, how, ", but left a child running", t.children[how])
+	}
+	if t.Retried > 0 {
+		s.line(&b, retried(t.Retried, t.Mended))
 	}
 	if len(t.run) >= summaryTimes {
 		s.times(&b)
 	}
 	return []byte(b.String())
+}
+
+// retried says of how many hosts there was a second try, or more of them.
+func retried(hosts, ok int) string {
+	switch {
+	case hosts == 1 && ok == 1:
+		return "1 host was tried again, and was ok"
+	case hosts == 1:
+		return "1 host was tried again, and was not ok"
+	}
+	return fmt.Sprintf("%d hosts were tried again, %d of them ok", hosts, ok)
 }
 
 // failures says which hosts were not ok, those with an error that has to be told apart from the others that ended alike.
@@ -98,6 +116,17 @@ func (s *Summary) failures(b *strings.Builder) {
 			s.group(b, f.ending, "", quiet)
 			quiet = nil
 		}
+	}
+}
+
+// stops says on how many hosts we have stopped the command, and on which it may still be running.
+func (s *Summary) stops(b *strings.Builder) {
+	switch t := &s.tally; {
+	case len(t.loose) > 0:
+		s.line(b, fmt.Sprintf("stopped %d, %s: %s", t.stopped, s.paint(red, fmt.Sprintf("still running %d", len(t.loose))),
+			harmless(hostlist.Fold(slices.Values(t.loose)))))
+	case t.stopped > 0:
+		s.line(b, fmt.Sprintf("stopped %d", t.stopped))
 	}
 }
 

@@ -18,10 +18,15 @@ import (
 type Tally struct {
 	Hosts    int
 	Outcomes map[runner.Outcome]int
+	Retried  int // hosts that were tried more than once
+	Mended   int // of them, those that were ok then
 
 	failed   map[failure][]string
 	children map[ending][]string // hosts where a child was left running
 	errorKinds
+
+	stopped int      // hosts whose command we have stopped, and which have confirmed its end
+	loose   []string // where it may still be running, since they have not
 
 	connect, run []time.Duration // of the hosts that accepted the command
 	slowest      slowest
@@ -130,10 +135,22 @@ func (t *Tally) add(e runner.Event) {
 	r := e.Result
 	t.Hosts++
 	t.Outcomes[r.Outcome]++
+	if r.Tries > 1 {
+		t.Retried++
+		if r.Outcome == runner.OK {
+			t.Mended++
+		}
+	}
 	how := endingOf(r)
 	if r.Outcome != runner.OK {
 		f := failure{how, t.kind(e)}
 		t.failed[f] = append(t.failed[f], e.Host.Name)
+	}
+	switch stopped, confirmed := r.Stopped(); {
+	case stopped && confirmed:
+		t.stopped++
+	case stopped:
+		t.loose = append(t.loose, e.Host.Name)
 	}
 	if r.Status.Background {
 		t.children[how] = append(t.children[how], e.Host.Name)
@@ -248,6 +265,10 @@ func (t *Tally) appendFields(b []byte) []byte {
 		}
 		b = append(b, ']', '}')
 	}
+	if t.Retried > 0 {
+		b = strconv.AppendInt(append(b, `,"retried":{"hosts":`...), int64(t.Retried), 10)
+		b = append(strconv.AppendInt(append(b, `,"ok":`...), int64(t.Mended), 10), '}')
+	}
 	for i, f := range t.failures() {
 		if i == 0 {
 			b = append(b, `,"failed":[`...)
@@ -258,6 +279,12 @@ func (t *Tally) appendFields(b []byte) []byte {
 	}
 	if len(t.failed) > 0 {
 		b = append(b, ']')
+	}
+	if t.stopped > 0 {
+		b = strconv.AppendInt(append(b, `,"stopped":`...), int64(t.stopped), 10)
+	}
+	if len(t.loose) > 0 {
+		b = append(appendGroup(append(b, `,"loose":{`...), t.loose), '}')
 	}
 	if len(t.children) > 0 {
 		var names []string

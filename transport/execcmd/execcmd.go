@@ -52,6 +52,8 @@ const (
 type Transport struct {
 	// Merge gives the command one pipe for both its outputs, so that they keep their order; all of it goes to Stdout.
 	Merge bool
+
+	Dir string // where the commands run; empty: where we do
 }
 
 // Start implements [transport.Transport]. The errors are of phase "start": a line or a name that cannot be run, too many
@@ -68,7 +70,7 @@ func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transpo
 		return fail(err)
 	}
 	s := &session{host: host.Name}
-	if err := s.start(line, cmd, t.Merge); err != nil {
+	if err := s.start(line, cmd, t); err != nil {
 		return fail(startError(err))
 	}
 	return s, nil
@@ -114,7 +116,7 @@ type session struct {
 }
 
 // start makes the pipes, the process and the goroutines. It leaves nothing open when it fails.
-func (s *session) start(line string, cmd *transport.Command, merge bool) (err error) {
+func (s *session) start(line string, cmd *transport.Command, t *Transport) (err error) {
 	var opened, remote []*os.File
 	defer func() {
 		for _, f := range remote {
@@ -139,7 +141,7 @@ func (s *session) start(line string, cmd *transport.Command, merge bool) (err er
 		return ours, theirs, nil
 	}
 	var null *os.File
-	if cmd.Stdin == nil || cmd.Stdout == nil || (cmd.Stderr == nil && !merge) {
+	if cmd.Stdin == nil || cmd.Stdout == nil || (cmd.Stderr == nil && !t.Merge) {
 		if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 			return err
 		}
@@ -157,7 +159,7 @@ func (s *session) start(line string, cmd *transport.Command, merge bool) (err er
 		}
 	}
 	switch {
-	case merge:
+	case t.Merge:
 		stderr = stdout
 	case cmd.Stderr != nil:
 		if s.err, stderr, err = pipe(false); err != nil {
@@ -167,6 +169,7 @@ func (s *session) start(line string, cmd *transport.Command, merge bool) (err er
 	pidfd := -1
 	// Fd puts these ends, and not ours, into blocking mode, which is what the command expects.
 	s.pid, err = syscall.ForkExec(shell, []string{"sh", "-c", "--", line}, &syscall.ProcAttr{
+		Dir:   t.Dir,
 		Env:   os.Environ(),
 		Files: []uintptr{stdin.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys:   sysProcAttr(&pidfd),
@@ -284,7 +287,7 @@ func (s *session) Signal(sig os.Signal) error {
 		})
 	}
 	if n == syscall.SIGKILL {
-		s.killed = true
+		s.dying()
 	}
 	if err := syscall.Kill(-s.pid, n); err != nil {
 		return &transport.OpError{Phase: s.phase, Host: s.host, Err: fmt.Errorf("cannot signal the command: %w", err)}
@@ -298,10 +301,17 @@ func (s *session) Close() error {
 	return nil
 }
 
+// dying notes that SIGKILL goes out. What it ends takes a moment to let go of the pipes, and that is not the silence of a child that has left
+// the group. The caller holds mu.
+func (s *session) dying() {
+	s.killed = true
+	s.last.Store(int64(time.Since(s.born)))
+}
+
 // kill sends SIGKILL to the group. The caller holds mu.
 func (s *session) kill() {
 	if !s.reaped {
-		s.killed = true
+		s.dying()
 		syscall.Kill(-s.pid, syscall.SIGKILL)
 	}
 }

@@ -27,6 +27,9 @@ func Validate(line string) error {
 	return each(line, func(string, byte, bool) error { return nil })
 }
 
+// Line is what the shell gets for a host: the line with its % replaced.
+func Line(line string, host transport.Host) (string, error) { return expand(line, host) }
+
 // expand replaces the % in line by what host has.
 func expand(line string, host transport.Host) (string, error) {
 	var b strings.Builder

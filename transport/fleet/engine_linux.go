@@ -450,7 +450,7 @@ func (e *engine) finish(c *conn, status int) {
 		c.out[2] = trailer
 	}
 	if c.stderr >= 0 {
-		// Without this the port would stay in TIME_WAIT for a minute, as it does on a real host, but here it is the client's too.
+		// As with SharedPorts of rshtest: else the port would stay in TIME_WAIT for a minute, as it does on a real host, but here it is the client's too.
 		unix.SetsockoptInt(c.stderr, unix.IPPROTO_TCP, unix.TCP_LINGER2, -1)
 		unix.Close(c.stderr) // which sends what MSG_MORE has kept, with the FIN in the same packet
 		c.stderr = -1

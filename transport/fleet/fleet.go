@@ -25,6 +25,9 @@
 //
 // Fleets need Linux: elsewhere 127.0.0.0/8 is one address, and a listener cannot be kept to the loopback device.
 //
+// A host closes first, on both channels, as an rshd does, so the client has no TIME_WAIT; what the host keeps is on its own port. Of the stderr
+// channels, which take reserved ports that here are the client's too, nothing is kept at all.
+//
 // [Fleet.Close] ends it all: the listener, the connections, the processes, and returns when they are gone.
 package fleet
 
@@ -98,7 +101,7 @@ type Fleet struct {
 	Shares Shares[rshtest.Behaviour] // the hosts' behaviours; the zero value: all are good
 
 	// Server is how the hosts serve: the daemon, the shell, whether ports must be reserved, the log. Its Behaviour and Behave
-	// are set by the fleet.
+	// are set by the fleet, and SharedPorts, since its hosts have the client's reserved ports.
 	Server rshtest.Server
 
 	// SSH makes the hosts SSH hosts, and is how they serve: keys, users, the shell, the log. Its Behaviour and Behave, and under
@@ -138,6 +141,7 @@ func (f *Fleet) Start() (uint16, error) {
 		return 0, fmt.Errorf("a fleet has 1 to %d hosts, not %d", MaxHosts, f.Hosts)
 	}
 	f.Server.Behave = func(local netip.AddrPort) rshtest.Behaviour { return f.Shares.Of(Number(local.Addr()), f.Seed) }
+	f.Server.SharedPorts = true
 	if f.SSH != nil {
 		f.SSH.Behave = func(local netip.AddrPort) sshtest.Behaviour { return f.SSHShares.Of(Number(local.Addr()), f.Seed) }
 		if f.Fast {

@@ -71,6 +71,28 @@ func (t *Transport) CheckLine(line string) error {
 	return err
 }
 
+// script is what the wrapper makes of a command.
+func (t *Transport) script(cmd *transport.Command) shwrap.Script {
+	script := shwrap.Script{Line: cmd.Line, Merged: t.Merge, KillOnDisconnect: t.KillOnDisconnect}
+	if cmd.Stdin != nil {
+		script.Input = cmd.Stdin.Size()
+	}
+	return script
+}
+
+// Sent is what a host gets to run the command: the line for its login shell and, without Plain, the one for the shell that this runs, with
+// zeros for the session's nonce.
+func (t *Transport) Sent(cmd *transport.Command) (string, error) {
+	if t.Plain {
+		return cmd.Line, nil
+	}
+	w, err := shwrap.New(t.script(cmd))
+	if err != nil {
+		return "", err
+	}
+	return shwrap.Bootstrap + "\n" + string(w.Shown()), nil
+}
+
 // CheckUser says whether a user's name can be sent. rshd hands it to login programs and to the shell's environment.
 func CheckUser(name string) error {
 	switch {
@@ -181,11 +203,7 @@ func (s *session) deadline(clock *clock) func() bool {
 func (s *session) request(lease *resvport.Listener) (err error) {
 	t, command := s.transport, s.cmd.Line
 	if !t.Plain {
-		script := shwrap.Script{Line: s.cmd.Line, Merged: t.Merge, KillOnDisconnect: t.KillOnDisconnect}
-		if s.cmd.Stdin != nil {
-			script.Input = s.cmd.Stdin.Size()
-		}
-		if s.wrap, err = shwrap.New(script); err != nil {
+		if s.wrap, err = shwrap.New(t.script(s.cmd)); err != nil {
 			return err
 		}
 		command = shwrap.Bootstrap

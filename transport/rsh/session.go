@@ -25,6 +25,8 @@ const (
 	maxDrain = 5 * time.Second
 	// lost is how long the stderr channel may be silent once the main channel has ended without the command's status.
 	lost = 5 * time.Second
+	// killAfter is when the wrapper kills what a stop has not ended.
+	killAfter = time.Second
 )
 
 // session is a command on a host. The main connection carries stdin and stdout.
@@ -38,14 +40,15 @@ type session struct {
 	early     []byte          // came on main together with the answer
 
 	channels []*channel
-	opened   time.Time      // when the script was sent
-	startup  atomic.Int64   // from then to the first leader, in ns
-	tardy    *time.Timer    // ends a session whose leader does not come
-	others   sync.WaitGroup // the goroutines beside Wait's, but for stderr's
-	trailers atomic.Int32   // channels whose trailer has not come yet
-	input    atomic.Int32   // what the main channel carries towards the host
-	ended    atomic.Bool    // Wait has seen the end
-	once     sync.Once      // of close and reset
+	opened   time.Time                 // when the script was sent
+	startup  atomic.Int64              // from then to the first leader, in ns
+	tardy    *time.Timer               // ends a session whose leader does not come
+	others   sync.WaitGroup            // the goroutines beside Wait's, but for stderr's
+	trailers atomic.Int32              // channels whose trailer has not come yet
+	input    atomic.Int32              // what the main channel carries towards the host
+	stopped  atomic.Pointer[time.Time] // when Signal sent the stop line; nil: never
+	ended    atomic.Bool               // Wait has seen the end
+	once     sync.Once                 // of close and reset
 	reason   atomic.Pointer[error]
 }
 
@@ -216,13 +219,19 @@ func (c *channel) ended() bool {
 	return ended
 }
 
-// trailer counts the trailers. When the last has come the command is over; only its children can still hold the channels.
+// trailer counts the trailers. When the last has come the command is over; only its children can still hold the channels. Those that were told to
+// stop with it have their second, and are killed then: only what holds on after that has left the process group.
 func (s *session) trailer() {
 	if s.trailers.Add(-1) > 0 {
 		return
 	}
 	drain := min(max(minDrain, time.Duration(s.startup.Load())), maxDrain)
 	deadline := time.Now().Add(drain)
+	if stopped := s.stopped.Load(); stopped != nil {
+		if killed := stopped.Add(killAfter + drain); killed.After(deadline) {
+			deadline = killed
+		}
+	}
 	for _, c := range s.channels {
 		c.conn.SetReadDeadline(deadline)
 	}
@@ -363,6 +372,8 @@ func (s *session) Signal(sig os.Signal) error {
 	if err != nil {
 		return err
 	}
+	now := time.Now()
+	s.stopped.CompareAndSwap(nil, &now)
 	return write(s.main.TCPConn, line)
 }
 

@@ -80,6 +80,7 @@
 package shwrap
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -151,6 +152,15 @@ func (s Script) check() error {
 
 // Preamble is what goes to the main channel first. The caller must not change it.
 func (w *Wrapper) Preamble() []byte { return w.preamble }
+
+// Shown is the Preamble as a person may see it: with zeros for the nonce, which is another one in each session.
+func (w *Wrapper) Shown() []byte {
+	b := bytes.Clone(w.Preamble())
+	for _, secret := range [][]byte{w.nonce[:half], w.nonce[half:]} {
+		b = bytes.ReplaceAll(b, secret, bytes.Repeat([]byte("0"), len(secret)))
+	}
+	return b
+}
 
 // Go is what goes to the main channel after the input, when that has been sent whole. It is empty if there is none.
 func (w *Wrapper) Go() []byte {

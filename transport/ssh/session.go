@@ -25,6 +25,9 @@ import (
 // drain is how long after the exit status a channel may stay open without a word: a child that the command left behind holds it.
 const drain = 500 * time.Millisecond
 
+// killAfter is when a stop's SIGKILL comes.
+const killAfter = time.Second
+
 // session is a command on a host.
 type session struct {
 	transport *Transport
@@ -47,6 +50,7 @@ type session struct {
 	exit    transport.Status // what the server has said
 	drainer *time.Timer
 	killer  *time.Timer // of Signal
+	stopped time.Time   // when Signal was first called; zero: never
 	moved   int64       // what the streams had carried when the drainer last looked
 	drained bool        // the drainer has ended the session
 	hungUp  bool
@@ -92,20 +96,37 @@ func (s *session) line() (string, error) {
 	if !s.wrapped() {
 		return s.cmd.Line, nil
 	}
-	t := s.transport
-	script := shwrap.Script{Line: s.cmd.Line, Merged: s.oneChannel(), KillOnDisconnect: t.KillOnDisconnect}
+	var err error
+	s.wrap, err = shwrap.New(s.transport.script(s.cmd))
+	return shwrap.Bootstrap, err
+}
+
+// script is what the wrapper makes of a command.
+func (t *Transport) script(cmd *transport.Command) shwrap.Script {
+	script := shwrap.Script{Line: cmd.Line, Merged: t.oneChannel(), KillOnDisconnect: t.KillOnDisconnect}
 	if !t.Shell {
-		script.Line = `exec "${SHELL:-/bin/sh}" -c ` + quote(s.cmd.Line)
+		script.Line = `exec "${SHELL:-/bin/sh}" -c ` + quote(cmd.Line)
 	}
 	if t.Merge {
 		script.Line = "exec 2>&1; " + script.Line
 	}
-	if s.cmd.Stdin != nil {
-		script.Input = s.cmd.Stdin.Size()
+	if cmd.Stdin != nil {
+		script.Input = cmd.Stdin.Size()
 	}
-	var err error
-	s.wrap, err = shwrap.New(script)
-	return shwrap.Bootstrap, err
+	return script
+}
+
+// Sent is what a host gets to run the command: the line for its login shell and, where that is the wrapper, the one for the shell that this
+// runs, with zeros for the session's nonce. A server that passes no signals on (sshd before 9.8, to root) gets the wrapper unasked.
+func (t *Transport) Sent(cmd *transport.Command) (string, error) {
+	if !t.Shell && !t.KillOnDisconnect && (t.Plain || t.Terminal != nil || !t.Merge) {
+		return cmd.Line, nil
+	}
+	w, err := shwrap.New(t.script(cmd))
+	if err != nil {
+		return "", err
+	}
+	return shwrap.Bootstrap + "\n" + string(w.Shown()), nil
 }
 
 // wrapped says whether the command needs the wrapper: because the user wants it, or wants stderr in its place among stdout, or because the
@@ -113,7 +134,7 @@ func (s *session) line() (string, error) {
 func (s *session) wrapped() bool {
 	t, version := s.transport, strings.TrimPrefix(string(s.client.conn.ServerVersion()), "SSH-2.0-")
 	switch {
-	case t.Shell:
+	case t.Shell, t.KillOnDisconnect: // which a server without process groups cannot do: the wrapper says so there
 		return true
 	case t.Plain, t.Terminal != nil, strings.HasPrefix(version, "dropbear"):
 		return false
@@ -122,7 +143,7 @@ func (s *session) wrapped() bool {
 }
 
 // oneChannel says whether both outputs come as stdout.
-func (s *session) oneChannel() bool { return s.transport.Terminal != nil || s.transport.Merge }
+func (t *Transport) oneChannel() bool { return t.Terminal != nil || t.Merge }
 
 // ignoresSignals says whether an sshd does not pass signals on to root's commands: before 9.8 OpenSSH has no process to do it with.
 func ignoresSignals(version string) bool {
@@ -259,7 +280,7 @@ func (s *session) Wait(ctx context.Context) (transport.Status, error) {
 	s.stderr = &stream{session: s, from: s.channel.Stderr(), to: stderr}
 	if s.wrap != nil {
 		s.stdout.wire = s.wrap.Stdout(stdout)
-		if !s.oneChannel() {
+		if !s.transport.oneChannel() {
 			s.stderr.wire = s.wrap.Stderr(stderr)
 		}
 	}
@@ -410,6 +431,12 @@ func (s *session) drain() {
 		s.drainer.Reset(drain)
 		return
 	}
+	// Children that were told to stop with the command have a second, and the wrapper kills them then: only what holds on after that has left
+	// the process group. And a server that stops many at once takes its time to close.
+	if left := time.Until(s.stopped.Add(killAfter + drain)); !s.stopped.IsZero() && left > 0 {
+		s.drainer.Reset(left)
+		return
+	}
 	s.drained = true
 	s.hangUp()
 }
@@ -522,12 +549,15 @@ func (s *session) Signal(sig os.Signal) error {
 	if s.ended.Load() {
 		return os.ErrProcessDone
 	}
+	if s.stopped.IsZero() {
+		s.stopped = time.Now()
+	}
 	if s.wrap != nil {
 		return s.stop(sig)
 	}
 	s.request(name)
 	if number != syscall.SIGKILL && s.killer == nil {
-		s.killer = time.AfterFunc(time.Second, func() {
+		s.killer = time.AfterFunc(killAfter, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if !s.ended.Load() {

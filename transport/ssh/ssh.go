@@ -76,7 +76,7 @@ type Transport struct {
 	Terminal       *Terminal     // nil: none
 	ForwardAgent   bool          // even where ssh_config does not say so
 
-	// KillOnDisconnect has the command killed when we vanish. It needs Shell.
+	// KillOnDisconnect has the command killed when we vanish: below the wrapper, within the login shell unless Shell is set. Not with Plain.
 	KillOnDisconnect bool
 
 	// Warn is told what does not keep a host from its run; nil: nobody is. It may be called from several goroutines at once.

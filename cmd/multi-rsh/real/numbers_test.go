@@ -41,7 +41,7 @@ func (tab *table) add(ok bool, what, goal, here, peer string) {
 }
 
 // TestNumbers is the benchmark: the main jobs on real and simulated hosts, beside what else does them, and the tables of what came
-// out, one for each transport, one for host expressions and one for output.
+// out, one for each transport, and one each for host expressions, output and runs that end early or go on.
 func TestNumbers(t *testing.T) {
 	if *numbers == "" {
 		t.Skip("a benchmark of several minutes: make bench")
@@ -63,6 +63,14 @@ func TestNumbers(t *testing.T) {
 		tab := &table{t: t}
 		realSSHNumbers(t, tab)
 		tab.write("ssh", versions("pdsh", "clustershell", "pssh", "openssh-client"), sshPage, "the others")
+	})
+	t.Run("runs", func(t *testing.T) {
+		tab := &table{t: t}
+		runsNumbers(t, tab)
+		if os.Geteuid() == 0 {
+			stopNumbers(t, tab)
+		}
+		tab.write("runs", versions(), runsPage, "others")
 	})
 	t.Run("hosts", func(t *testing.T) {
 		tab := &table{t: t}
@@ -98,7 +106,7 @@ Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
 		sections[name] = "\n## " + strings.TrimSuffix(section, "\n") + "\n"
 	}
 	sections[part] = text
-	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]), 0o644); err != nil {
+	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]+sections["runs"]), 0o644); err != nil {
 		tab.t.Fatal(err)
 	}
 }

@@ -22,7 +22,7 @@ func hosts(t *testing.T) *rig.Rig { return rig.Shared(t, rig.Config{Hosts: 4, Da
 func nothingLeft(t *testing.T, r *rig.Rig) {
 	t.Helper()
 	if left := controlReserved(t); len(left) > 0 {
-		t.Errorf("on our own reserved ports: %s", states(left))
+		t.Errorf("on our own reserved ports: %s, %+v", states(left), left)
 	}
 	// The hosts have closed first: what they have not finished yet goes without us.
 	until(t, "no reserved port held on a host", func() bool { return len(hostReserved(t, r)) == 0 })
@@ -172,7 +172,7 @@ func as(t *testing.T, uid uint32, program string, env []string, args ...string) 
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
-	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "HOME=/nonexistent"}, env...)
+	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "MULTI_RSH_NO_JOURNAL=true"}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	out, err := cmd.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -129,10 +130,13 @@ func reserved(t testing.TB, sockets []rig.Socket, err error) []rig.Socket {
 	return found
 }
 
+// controlReserved are those of the control side, without what a test's own server on loopback keeps on its port 514.
 func controlReserved(t testing.TB) []rig.Socket {
 	t.Helper()
 	sockets, err := rig.Sockets()
-	return reserved(t, sockets, err)
+	return slices.DeleteFunc(reserved(t, sockets, err), func(s rig.Socket) bool {
+		return s.Local.Port() == 514 && s.Local.Addr().IsLoopback()
+	})
 }
 
 // hostReserved are the reserved ports that the hosts hold for their side, without those of the service itself.

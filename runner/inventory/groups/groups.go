@@ -63,6 +63,11 @@ type Reverser interface {
 	Reverse(ctx context.Context, host string) ([]string, error)
 }
 
+// Claimer is a Source whose groups are known by their names: such a group is its own where nobody names a source.
+type Claimer interface {
+	Claims(group string) bool
+}
+
 // Settler is a Source that says how hosts are reached.
 type Settler interface {
 	// Settings returns what the source sets. Of two for one host and key the first holds.

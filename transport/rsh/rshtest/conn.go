@@ -268,6 +268,9 @@ func (x *session) dialBack(local netip.Addr, to netip.AddrPort, anyPort bool) (*
 	if err == nil && !x.srv.core.Own(c) {
 		return nil, net.ErrClosed
 	}
+	if err == nil && x.srv.SharedPorts {
+		err = keepNothing(c)
+	}
 	return c, err
 }
 
@@ -334,6 +337,7 @@ func (x *session) misbehave() error {
 
 // close ends both channels so that the client gets all that was sent; twice is harmless.
 func (x *session) close() {
+	x.letGo()
 	for _, c := range []*net.TCPConn{x.main, x.stderr} {
 		if c != nil {
 			c.CloseWrite()
@@ -349,6 +353,27 @@ func (x *session) close() {
 		}
 		x.main = nil
 	}
+}
+
+// letGo ends the stderr channel where reserved ports are shared. There is no waiting for the client: its FIN, were it to come before our
+// close, would bring TIME_WAIT.
+func (x *session) letGo() {
+	if x.stderr == nil || !x.srv.SharedPorts {
+		return
+	}
+	if raw, err := x.stderr.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { // what has come and nobody read would make the close a reset, and the client lose output
+			buf := make([]byte, 512)
+			for {
+				if n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT); n <= 0 && err != unix.EINTR {
+					return
+				}
+			}
+		})
+	}
+	x.stderr.Close()
+	x.srv.core.Disown(x.stderr)
+	x.stderr = nil
 }
 
 // finish shuts c down, waits for the client's end of file with a deadline, and closes. A close with bytes unread would be a

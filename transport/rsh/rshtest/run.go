@@ -125,9 +125,12 @@ func (x *session) relayErr(from io.Reader, p *testserver.Process) {
 		}
 	})
 	io.Copy(x.stderr, from)
-	x.stderr.CloseWrite()
+	if !x.srv.SharedPorts {
+		x.stderr.CloseWrite()
+	}
 	x.stderr.SetReadDeadline(time.Unix(1, 0))
 	signals.Wait()
+	x.letGo()
 }
 
 func closeAll(files []*os.File) {

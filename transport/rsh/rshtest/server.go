@@ -20,7 +20,8 @@
 //	client ◄══ main, stderr ══► Server: pieces, meddling ◄══ socketpairs ══► SHELL -c COMMAND
 //
 // Who closes: what the server still holds at the end it shuts down for writing and then waits, with a deadline, for the client's
-// end of file, so that the client never loses what was sent. [Server.Close] resets what is left, kills every process group
+// end of file, so that the client never loses what was sent. The protocol has the server close first, on both channels, so TIME_WAIT is
+// its own, not the client's; docs/closing.md says why that is right, and what SharedPorts is for. [Server.Close] resets what is left, kills every process group
 // that the server has started and returns when all of it is gone, goroutines and processes.
 //
 // No user is looked up and nobody is authenticated: commands run as the user that runs the server. Never let it listen where
@@ -67,6 +68,11 @@ type Server struct {
 	// AnyPort leaves out what needs privileges: clients may come from any port and have any stderr port, and the connection
 	// back is made from any port.
 	AnyPort bool
+
+	// SharedPorts is for a server on its client's own machine, as on loopback, where a reserved port that the server keeps in
+	// TIME_WAIT is one that the client lacks: the end of a stderr channel is then a FIN and, as soon as that is acknowledged, a
+	// reset, after which neither end keeps anything. A real rshd keeps the port for a minute, unless the client helps it. Linux only.
+	SharedPorts bool
 
 	// Patience is how long a close waits for the client's end of file. Zero: 10 s.
 	Patience time.Duration
