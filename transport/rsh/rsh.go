@@ -27,6 +27,7 @@ package rsh
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,7 +109,7 @@ func CheckUser(name string) error {
 
 // Start implements transport.Transport. The host's name may have several addresses: they are tried in turn until one connects.
 func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transport.Command) (transport.Session, error) {
-	s := &session{host: host, cmd: cmd, transport: t}
+	s := &session{host: host, cmd: cmd, transport: t, trace: transport.TraceOf(ctx)}
 	phase, err := s.start(ctx)
 	if err != nil {
 		s.reset()
@@ -137,6 +138,9 @@ func (s *session) start(ctx context.Context) (transport.Phase, error) {
 	}
 	defer lease.Release()
 	clock.resume()
+	if s.trace != nil {
+		s.trace.Pass(transport.PhasePort, fmt.Sprintf("%d for stderr", lease.Port()))
+	}
 	return s.handshake(clock, lease)
 }
 
@@ -152,6 +156,13 @@ func (s *session) reach(clock *clock) (transport.Phase, error) {
 	addrs, err := s.transport.resolve(clock.ctx, s.host.Address())
 	if err != nil {
 		return transport.PhaseResolve, err
+	}
+	if s.trace != nil {
+		passed := transport.Passed{Phase: transport.PhaseResolve}
+		for _, addr := range addrs {
+			passed.Addrs = append(passed.Addrs, netip.AddrPortFrom(addr, s.port()))
+		}
+		s.trace(passed)
 	}
 	return s.connect(clock, addrs)
 }
@@ -180,11 +191,15 @@ func (s *session) handshake(clock *clock, lease *resvport.Listener) (transport.P
 		}
 		return transport.PhaseHandshake, clock.cause(err)
 	}
+	s.trace.Pass(transport.PhaseAuth, "")
 	if lease != nil {
 		var err error
 		if s.stderr, err = lease.Accept(clock.ctx); err != nil {
 			return transport.PhaseHandshake, fmt.Errorf("the host has not opened the stderr channel (a firewall that lets no connection back in? --merge needs none): %w", clock.cause(err))
 		}
+	}
+	if s.trace != nil && s.stderr != nil {
+		s.trace.Pass(transport.PhaseStderr, fmt.Sprintf("from port %d to %d", s.stderr.RemoteAddr().(*net.TCPAddr).Port, lease.Port()))
 	}
 	if !inTime() { // the deadline has struck the connection
 		return transport.PhaseHandshake, context.Cause(clock.ctx)
@@ -262,10 +277,7 @@ func (t *Transport) resolve(ctx context.Context, name string) ([]netip.Addr, err
 
 // connect dials the addresses in turn. Each gets an equal share of the time that is left, so that a dead one cannot use it up.
 func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, error) {
-	port := s.host.Port
-	if port == 0 {
-		port = DefaultPort
-	}
+	port := s.port()
 	var first error
 	for i, addr := range addrs {
 		ctx, cancel := clock.ctx, context.CancelFunc(func() {})
@@ -276,6 +288,9 @@ func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, er
 		cancel()
 		if err == nil {
 			s.main = conn
+			if s.trace != nil {
+				s.trace.Pass(transport.PhaseConnect, fmt.Sprintf("%v to %v", conn.LocalAddr(), conn.RemoteAddr()))
+			}
 			return "", nil
 		}
 		if first == nil {
@@ -290,6 +305,8 @@ func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, er
 	}
 	return transport.PhaseConnect, first
 }
+
+func (s *session) port() uint16 { return cmp.Or(s.host.Port, DefaultPort) }
 
 // dial dials on a goroutine of its own. Package net needs a deep stack for it, and a goroutine keeps what its stack has
 // grown to: thousands that only wait from then on would have 8 KiB each instead of 4.

@@ -38,6 +38,7 @@ type session struct {
 	stderr    *net.TCPConn    // nil: merged
 	wrap      *shwrap.Wrapper // nil: plain
 	early     []byte          // came on main together with the answer
+	trace     transport.Trace // nil: nobody wants to know
 
 	channels []*channel
 	opened   time.Time                 // when the script was sent
@@ -199,6 +200,9 @@ func (c *channel) feed(data []byte) bool {
 	}
 	if !started && c.started() {
 		c.session.tardy.Stop()
+		if c == c.session.channels[0] {
+			c.session.trace.Pass(transport.PhaseStart, "")
+		}
 		c.session.startup.CompareAndSwap(0, int64(time.Since(c.session.opened)))
 	}
 	if !ended && c.ended() {
@@ -225,6 +229,7 @@ func (s *session) trailer() {
 	if s.trailers.Add(-1) > 0 {
 		return
 	}
+	s.trace.Pass(transport.PhaseRun, "")
 	drain := min(max(minDrain, time.Duration(s.startup.Load())), maxDrain)
 	deadline := time.Now().Add(drain)
 	if stopped := s.stopped.Load(); stopped != nil {
@@ -267,6 +272,9 @@ func (s *session) finish() (transport.Status, error) {
 		}
 		status.Code, status.Known = main.wire.Ended()
 		status.Background = status.Known && (drained || main.wire.Late() > 0)
+	}
+	if status.Ended {
+		s.trace.Pass(transport.PhaseClose, "")
 	}
 	err := s.failure(status)
 	if err != nil {

@@ -33,6 +33,12 @@ func appendRequest(b []byte, stderr uint16, localUser, remoteUser, command strin
 // maxRefusal bounds the line in which a host says why it refuses.
 const maxRefusal = 4096
 
+// Two of the ways in which a host does not authorise us ([transport.ErrAuth], to errors.Is).
+var (
+	ErrHungUp = fmt.Errorf("closed without an answer: %w", transport.ErrAuth)         // the host has not said why
+	ErrNoName = fmt.Errorf("no name for the client's address: %w", transport.ErrAuth) // the host has not found one for ours
+)
+
 // What a host may mean that ends the connection instead of answering.
 const (
 	saysNothing = "the host closed the connection without an answer: it could not look up a name for our address (add it to the host's /etc/hosts), or its hosts.allow, hosts.equiv or .rhosts does not admit us"
@@ -45,7 +51,7 @@ func readStatus(r io.Reader, buf []byte) (rest []byte, err error) {
 	n, err := r.Read(buf)
 	if n == 0 {
 		if err == io.EOF || errors.Is(err, syscall.ECONNRESET) {
-			return nil, &plainError{saysNothing, transport.ErrAuth}
+			return nil, &plainError{saysNothing, ErrHungUp}
 		}
 		return nil, err
 	}
@@ -85,7 +91,7 @@ func refusal(line string) error {
 	lower := strings.ToLower(text)
 	switch {
 	case strings.Contains(lower, "getnameinfo"), strings.Contains(lower, "host name for your address"):
-		return &plainError{fmt.Sprintf("%s (it says %q)", cannotName, abbreviate(text)), transport.ErrAuth}
+		return &plainError{fmt.Sprintf("%s (it says %q)", cannotName, abbreviate(text)), ErrNoName}
 	case deniesLogin(lower):
 		return &plainError{fmt.Sprintf("the host says %q: its hosts.equiv or the user's .rhosts must name our host and user, and belong to that user alone", abbreviate(text)), transport.ErrAuth}
 	case text == "":

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"multirsh/transport"
 )
 
 // closing is the connections on their way to a close by the server, behind sessions that are over.
@@ -61,6 +63,7 @@ func (t *Transport) hangUp(c *client) {
 			t.stats.reset.Add(1)
 		} else {
 			t.stats.closedFirst.Add(1)
+			c.trace.Pass(transport.PhaseClose, "")
 		}
 		c.release()
 	})

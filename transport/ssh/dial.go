@@ -24,10 +24,11 @@ type client struct {
 	conn     ssh.Conn
 	wire     *wire
 	settings *sshconfig.Settings
-	agent    atomic.Bool   // the server may open channels to our agent: a session has asked for that
-	attach   chan *session // whose requests serve takes, too
-	gone     chan struct{} // closed when the connection is
-	via      *hop          // what it goes through; nil: nothing
+	agent    atomic.Bool     // the server may open channels to our agent: a session has asked for that
+	attach   chan *session   // whose requests serve takes, too
+	gone     chan struct{}   // closed when the connection is
+	via      *hop            // what it goes through; nil: nothing
+	trace    transport.Trace // nil: nobody wants to know
 }
 
 // release lets go of what the connection went through. The connection is gone.
@@ -160,6 +161,9 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 		return nil, transport.PhaseConnect, err
 	}
 	w := newWire(conn)
+	if w.trace = transport.TraceOf(ctx); w.trace != nil {
+		w.trace.Pass(transport.PhaseConnect, fmt.Sprintf("%v to %v", conn.LocalAddr(), conn.RemoteAddr()))
+	}
 	stop := context.AfterFunc(ctx, func() { w.Close() })
 	defer stop()
 	config, attempt, err := t.clientConfig(ctx, s)
@@ -172,6 +176,9 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 			return &hostKeyError{err}
 		}
 		w.phase.Store(inAuth)
+		if w.trace != nil {
+			w.trace.Pass(transport.PhaseKeyExchange, key.Type()+" "+ssh.FingerprintSHA256(key))
+		}
 		return nil
 	}
 	c, channels, requests, err := ssh.NewClientConn(w, to.addr, config)
@@ -180,8 +187,9 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 		return nil, phases[w.phase.Load()], explain(ctx, err, w, attempt)
 	}
 	attempt.Succeeded()
+	w.trace.Pass(transport.PhaseAuth, "")
 	w.phase.Store(inStart)
-	client := &client{conn: c, wire: w, settings: s, attach: make(chan *session), gone: make(chan struct{})}
+	client := &client{conn: c, wire: w, settings: s, attach: make(chan *session), gone: make(chan struct{}), trace: w.trace}
 	go client.serve(channels, requests)
 	return client, "", nil
 }
@@ -221,13 +229,18 @@ func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, via *ho
 	addr := net.JoinHostPort(s.HostName, strconv.Itoa(int(s.Port)))
 	switch {
 	case via != nil:
+		transport.TraceOf(ctx).Pass(transport.PhaseResolve, "by way of "+via.name)
 		return &endpoint{via.key + " " + addr, addr, func(ctx context.Context) (net.Conn, error) { return via.dial(ctx, s.HostName, s.Port) }}, nil
 	case s.ProxyCommand != "":
+		transport.TraceOf(ctx).Pass(transport.PhaseResolve, "by the ProxyCommand")
 		return &endpoint{s.ProxyCommand, addr, func(context.Context) (net.Conn, error) { return t.proxy(s.ProxyCommand) }}, nil
 	}
 	addrs, err := t.resolve(ctx, s)
 	if err != nil {
 		return nil, err
+	}
+	if trace := transport.TraceOf(ctx); trace != nil {
+		trace(transport.Passed{Phase: transport.PhaseResolve, Addrs: addrs})
 	}
 	dialer, err := newDialer(s)
 	if err != nil {

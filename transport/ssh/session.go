@@ -480,6 +480,9 @@ func (s *session) finish() (transport.Status, error) {
 	if s.wrap != nil {
 		s.unwrap(&status)
 	}
+	if status.Known {
+		s.client.trace.Pass(transport.PhaseRun, "")
+	}
 	err := s.failure(status)
 	if err != nil {
 		phase := transport.PhaseRun

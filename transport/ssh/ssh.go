@@ -184,7 +184,9 @@ func (t *Transport) start(ctx context.Context, host transport.Host, cmd *transpo
 		return nil, transport.PhaseKeyExchange, err
 	}
 	phase, err := t.connect(ctx, settings, verify, func(c *client) (err error) {
-		s, err = t.open(c, host.Name, cmd)
+		if s, err = t.open(c, host.Name, cmd); err == nil {
+			c.trace.Pass(transport.PhaseStart, "")
+		}
 		return err
 	})
 	if err != nil && s != nil { // too late

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +19,12 @@ type wire struct {
 	net.Conn
 	tcp *net.TCPConn // to take the linger off; nil: no TCP of ours (a channel of a jump host, a ProxyCommand)
 
-	phase  atomic.Int32 // index into phases
-	ended  atomic.Bool  // the server's end of file was read: it has closed first
-	reset  atomic.Bool  // it was closed before that
-	taken  atomic.Bool  // from the library, by takeBack
-	greet  []byte       // what came before the version line; at most maxGreeting
+	trace  transport.Trace // nil: nobody wants to know
+	phase  atomic.Int32    // index into phases
+	ended  atomic.Bool     // the server's end of file was read: it has closed first
+	reset  atomic.Bool     // it was closed before that
+	taken  atomic.Bool     // from the library, by takeBack
+	greet  []byte          // what came before the version line; at most maxGreeting
 	closed sync.Once
 	err    error // of Close
 }
@@ -65,6 +67,9 @@ func (w *wire) listen(p []byte) {
 	if line, _, found := bytes.Cut(afterBanner(w.greet), []byte("\n")); found && isVersion(line) {
 		w.phase.Store(inKeyExchange)
 		w.greet = nil
+		if w.trace != nil {
+			w.trace.Pass(transport.PhaseVersion, abbreviate(strings.TrimSpace(string(bytes.ToValidUTF8(line, []byte("?"))))))
+		}
 	}
 }
 

@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"multirsh/transport"
 )
 
 // Conn is a connection from a reserved port. Closing it gives the port back for its destination; closing the TCPConn inside does not.
@@ -37,7 +40,7 @@ func (c *Conn) Close() error {
 // Dial connects to dst from a reserved port. Of the ports that are free for dst it takes the one least recently used for it;
 // while there is none it waits until ctx ends, and the error then wraps [transport.ErrNoPorts] and the context's cause.
 // An error of connect(2) comes back as package net has it (ask with errors.Is for syscall.ECONNREFUSED and so on). A ctx that ends
-// after Dial has returned does not matter to the connection.
+// after Dial has returned does not matter to the connection. The trace of ctx is told of each port that is tried (transport.PhasePort).
 func (a *Allocator) Dial(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
 	if err := a.Check(); err != nil {
 		return nil, err
@@ -47,6 +50,7 @@ func (a *Allocator) Dial(ctx context.Context, dst netip.AddrPort) (*Conn, error)
 		return nil, fmt.Errorf("dial %v: not an address to connect to", dst)
 	}
 	dst = netip.AddrPortFrom(addr, dst.Port())
+	trace := transport.TraceOf(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -65,6 +69,9 @@ func (a *Allocator) Dial(ctx context.Context, dst netip.AddrPort) (*Conn, error)
 			return nil, err
 		}
 		from := netip.AddrPortFrom(unspecified(addr), a.book.ports[i])
+		if trace != nil {
+			trace.Pass(transport.PhasePort, strconv.Itoa(int(from.Port())))
+		}
 		c, err := a.dialer.DialTCP(timeless{ctx}, network(addr), from, dst)
 		var sys *os.SyscallError
 		errors.As(err, &sys)
