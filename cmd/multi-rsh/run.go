@@ -40,6 +40,7 @@ type env struct {
 // verbs are the commands of ours that are no runs. The first argument alone chooses one, before anything is parsed:
 // "multi-rsh -- hosts h1" runs a remote command of that name.
 var verbs = map[string]func(e *env, args []string) error{
+	"doctor": (*env).doctorVerb,
 	"hosts":  (*env).hostsVerb,
 	"ports":  (*env).portsVerb,
 	"replay": (*env).replayVerb,

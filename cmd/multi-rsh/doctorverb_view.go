@@ -1,0 +1,215 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"multirsh/runner/hostlist"
+)
+
+// splitAddress takes an address apart that hostPort has made.
+func splitAddress(address string) (host string, port uint16) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return address, 0
+	}
+	n, _ := strconv.ParseUint(text, 10, 16)
+	return host, uint16(n)
+}
+
+// checkupDocument is the JSON document.
+func checkupDocument(found []*visit) any {
+	document := struct {
+		Hosts []*visit `json:"hosts"`
+	}{found}
+	if document.Hosts == nil {
+		document.Hosts = []*visit{}
+	}
+	return document
+}
+
+// checkupView writes what was found, and what was found alike once.
+type checkupView struct{ portsView }
+
+// write tells of the hosts on which something failed first.
+func (w *checkupView) write(found []*visit) {
+	var order []string
+	alike := map[string][]*visit{}
+	for _, v := range found {
+		key := v.key()
+		if alike[key] == nil {
+			order = append(order, key)
+		}
+		alike[key] = append(alike[key], v)
+	}
+	slices.SortStableFunc(order, func(a, b string) int {
+		failed := func(key string) int {
+			if alike[key][0].Failed != "" {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(failed(a), failed(b)), cmp.Compare(len(alike[b]), len(alike[a])))
+	})
+	for i, key := range order {
+		if i > 0 {
+			fmt.Fprintln(w.w)
+		}
+		w.group(alike[key])
+	}
+}
+
+// key is the same for hosts on which the same was found: the steps, and what is said of the one that failed, but for what is the
+// host's own.
+func (v *visit) key() string {
+	var b strings.Builder
+	b.WriteString(v.Transport)
+	for _, s := range v.Steps {
+		b.WriteString("\x00" + s.Step + " " + s.State)
+	}
+	b.WriteString("\x00" + v.general(v.Cause))
+	for _, text := range v.Mend {
+		b.WriteString("\x00" + v.general(text))
+	}
+	return b.String()
+}
+
+// general is a text with words for what is the host's own.
+func (v *visit) general(text string) string {
+	own := []string{}
+	if v.local.IsValid() {
+		own = append(own, "port "+strconv.Itoa(int(v.local.Port())), "port N")
+	}
+	for _, addr := range v.addrs {
+		own = append(own, addr.Addr().String(), "ADDRESS")
+	}
+	own = append(own, v.host.Address(), "HOST", v.Host, "HOST")
+	return whole(text, own)
+}
+
+// whole replaces each of the words of pairs that stands in text as a word of its own.
+func whole(text string, pairs []string) string {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		old, rest := pairs[i], text
+		if old == "" {
+			continue
+		}
+		var b strings.Builder
+		for {
+			before, after, found := strings.Cut(rest, old)
+			b.WriteString(before)
+			if !found {
+				break
+			}
+			left, _ := utf8.DecodeLastRuneInString(b.String())
+			right, _ := utf8.DecodeRuneInString(after)
+			if inName(left) || inName(right) && !strings.HasPrefix(after, ". ") && after != "." {
+				b.WriteString(old)
+			} else {
+				b.WriteString(pairs[i+1])
+			}
+			rest = after
+		}
+		text = b.String()
+	}
+	return text
+}
+
+func inName(r rune) bool {
+	return r == '-' || r == '_' || r == '.' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+}
+
+// group writes what was found on hosts that are alike in it.
+func (w *checkupView) group(visits []*visit) {
+	first := visits[0]
+	one := len(visits) == 1
+	names := make([]string, len(visits))
+	for i, v := range visits {
+		names[i] = v.Host
+	}
+	head := harmless(hostlist.Fold(slices.Values(names)))
+	if !one {
+		head += fmt.Sprintf(" (%d)", len(visits))
+	}
+	verdict := w.paint("32", "ok")
+	if first.Failed != "" {
+		verdict = w.paint("1;31", first.Failed+" failed")
+	}
+	fmt.Fprintf(w.w, "%s by %s: %s\n", head, first.Transport, verdict)
+	for i, s := range first.Steps {
+		w.step(visits, i, s)
+	}
+	if first.Failed == "" {
+		return
+	}
+	say := func(label, text string) {
+		if !one {
+			text = first.general(text)
+		}
+		w.paragraph(label, harmless(text))
+	}
+	say("cause: ", first.Cause)
+	for _, text := range first.Mend {
+		say("mend:  ", text)
+	}
+}
+
+// paragraph writes words behind a label, within the width.
+func (w *checkupView) paragraph(label, text string) {
+	width := 100
+	if w.width > 0 {
+		width = max(w.width, 30)
+	}
+	var b strings.Builder
+	indent := strings.Repeat(" ", 2+len(label))
+	writeParagraph(&b, text, indent, width)
+	fmt.Fprintf(w.w, "  %s%s", label, strings.TrimPrefix(b.String(), indent))
+}
+
+// step writes a line: name, time and what is known.
+func (w *checkupView) step(visits []*visit, i int, s step) {
+	var times []float64
+	note := s.Note
+	for _, v := range visits {
+		if at := v.Steps[i]; at.MS != nil {
+			times = append(times, *at.MS)
+		}
+		if v.Steps[i].Note != note {
+			note = "" // which is the host's own
+		}
+	}
+	slices.Sort(times)
+	took := ""
+	if n := len(times); n > 0 {
+		took = milliseconds(times[n/2])
+		if n > 1 {
+			note = strings.TrimSpace(fmt.Sprintf("(%s to %s)  %s", milliseconds(times[0]), milliseconds(times[n-1]), note))
+		}
+	}
+	switch {
+	case s.State == stepFailed:
+		note = w.paint("1;31", strings.TrimSpace("failed  "+note))
+	case s.State == stepUnknown && note == "":
+		note = "not known"
+	case len(times) == 0 && s.State == stepOK:
+		note = "told by the answer below"
+	}
+	line := fmt.Sprintf("  %-14s  %9s  %s", s.Step, took, note)
+	fmt.Fprintln(w.w, strings.TrimRight(line, " "))
+}
+
+// milliseconds is a time as a person reads it.
+func milliseconds(ms float64) string {
+	switch {
+	case ms < 10:
+		return strconv.FormatFloat(ms, 'f', 2, 64) + " ms"
+	case ms < 1000:
+		return strconv.FormatFloat(ms, 'f', 0, 64) + " ms"
+	}
+	return strconv.FormatFloat(ms/1000, 'f', 1, 64) + " s"
+}
