@@ -92,6 +92,7 @@ func (v *visit) fail(ctx context.Context, d *checkup, r *runner.Result, to desti
 		err = op.Err
 	}
 	if v.routed != nil && !v.reached(stepConnect) {
+		v.undo(stepPort) // of no use to anybody
 		v.because(stepRoute, r.Ended, fmt.Sprintf("this machine knows no way to %v: %v", v.addrs[0].Addr(), v.routed),
 			here("ip route get %v; then add the route, or bring up the interface that leads there", v.addrs[0].Addr()))
 		return

@@ -125,6 +125,9 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 			c.via = via
 			return t.begin(ctx, c, use)
 		}
+		if deadline, _ := ctx.Deadline(); !time.Now().Before(deadline) {
+			<-ctx.Done() // package net, which looks at the same clock, may be the first to see it
+		}
 		if cause := context.Cause(ctx); cause != nil {
 			if !errors.Is(err, cause) {
 				err = cause

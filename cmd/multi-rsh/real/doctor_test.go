@@ -1,0 +1,185 @@
+package real
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"multirsh/transport/rig"
+)
+
+// checkup is a host as "multi-rsh doctor --json" tells of it.
+type checkup struct {
+	Host, Transport, Outcome, Failed, Cause string
+	Mend                                    []string
+	Steps                                   []struct {
+		Step, State, Note string
+		MS                *float64
+	}
+}
+
+// steps are its steps, with a sign for those that are not ok: those in one line of text.
+func (c checkup) steps() string {
+	var words []string
+	for _, s := range c.Steps {
+		word := strings.ReplaceAll(s.Step, " ", "-")
+		switch s.State {
+		case "failed":
+			word += "!"
+		case "unknown":
+			word += "?"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+// doctor runs it, and checks that what it says is told by its exit status.
+func doctor(t *testing.T, args ...string) map[string]checkup {
+	t.Helper()
+	o := run(t, "multi-rsh", append([]string{"doctor", "--config", "none", "--json"}, args...)...)
+	var document struct{ Hosts []checkup }
+	if err := json.Unmarshal([]byte(o.stdout), &document); err != nil {
+		t.Fatalf("%v: %s\n%s", err, o, o.stdout)
+	}
+	found, code := map[string]checkup{}, 0
+	for _, c := range document.Hosts {
+		found[c.Host] = c
+		if c.Failed != "" {
+			code = 1
+		}
+	}
+	if o.code != code {
+		t.Errorf("exit status %d, want %d: %s", o.code, code, o)
+	}
+	return found
+}
+
+const (
+	reached  = "resolve route reserved-port connect"
+	rshSteps = reached + " port-accepted reverse-name authorisation stderr-channel command status close"
+	sshSteps = "resolve route connect version key-exchange authorisation command status close"
+)
+
+// wants are the steps of a host, and what its cause and its mends say.
+type wants struct {
+	steps, failed string
+	says          []string
+}
+
+func check(t *testing.T, found map[string]checkup, want map[string]wants) {
+	t.Helper()
+	got := map[string]wants{}
+	for name, c := range found {
+		w := wants{c.steps(), c.Failed, want[name].says}
+		all := c.Cause + "\n" + strings.Join(c.Mend, "\n")
+		for _, text := range want[name].says {
+			if !strings.Contains(all, text) {
+				t.Errorf("%s: %q is not said:\n%s", name, text, all)
+			}
+		}
+		if c.Failed == "" && all != "\n" {
+			t.Errorf("%s is healthy, and: %s", name, all)
+		}
+		got[name] = w
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(wants{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if t.Failed() {
+		text, _ := json.MarshalIndent(found, "", " ")
+		t.Logf("%s", text)
+	}
+}
+
+// Each way in which a real rshd turns somebody away is told at its step, with the mend.
+func TestDoctorRsh(t *testing.T) {
+	for _, daemon := range []rig.Daemon{rig.Redone, rig.Netkit} {
+		t.Run(string(daemon), func(t *testing.T) {
+			r := rig.New(t, rig.Config{Hosts: 2, Daemon: daemon})
+			nameless := rig.New(t, rig.Config{Hosts: 1, Daemon: daemon, Nameless: true})
+			gone := rig.New(t, rig.Config{Hosts: 1, Daemon: daemon})
+			if err := gone.Hosts[0].SetLink(false); err != nil {
+				t.Fatal(err)
+			}
+			sshd := rig.New(t, rig.Config{SSH: rig.SSH{Server: rig.OpenSSH}})
+			h1, h2, without, down, closed := r.Hosts[0].Name, r.Hosts[1].Name, nameless.Hosts[0].Name, gone.Hosts[0].Name, sshd.Hosts[0].Name
+
+			file := filepath.Join(t.TempDir(), "hosts")
+			lines := []string{h1, h2 + " user=" + rig.NoRhosts, without, down, closed, "nowhere.invalid", "no-route addr=192.0.2.1"}
+			if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			found := doctor(t, "-R", "rsh", "-u", "tester-dash", "--connect-timeout", "5", "-l", file)
+			check(t, found, map[string]wants{
+				h1:                {rshSteps, "", nil},
+				h2:                {reached + " port-accepted reverse-name authorisation!", "authorisation", []string{".rhosts", "ctl root >>~" + rig.NoRhosts + "/.rhosts"}},
+				without:           {reached + " port-accepted? reverse-name!", "reverse name", []string{"name", "echo '10.76.0.1 ctl' >>/etc/hosts"}},
+				down:              {"resolve route reserved-port connect!", "connect", []string{"ping"}},
+				closed:            {"resolve route reserved-port connect!", "connect", []string{"nobody listens on port 514", "systemctl enable --now rsh.socket"}},
+				"nowhere.invalid": {"resolve!", "resolve", []string{"getent hosts nowhere.invalid"}},
+				"no-route":        {"resolve route!", "route", []string{"no way to 192.0.2.1", "ip route get 192.0.2.1"}},
+			})
+			for _, s := range found[h1].Steps {
+				if s.MS == nil != slices.Contains([]string{"port accepted", "reverse name"}, s.Step) {
+					t.Errorf("%s: time %v", s.Step, s.MS)
+				}
+			}
+			if left := timeWait(controlReserved(t)); len(left) > 0 {
+				t.Errorf("left in TIME_WAIT: %v", left)
+			}
+		})
+	}
+}
+
+// The same for sshd: a wrong key, an unknown one of the host's, nobody there, and packets that are dropped.
+func TestDoctorSSH(t *testing.T) {
+	r := sshRig(t, 4)
+	for _, args := range [][]string{{"ip", "route", "add", "blackhole", "10.76.0.1/32"}} { // what it answers is dropped
+		if out, err := r.Hosts[3].Command(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	h1, h2, h3, h4 := r.Hosts[0].Name, r.Hosts[1].Name, r.Hosts[2].Name, r.Hosts[3].Name
+	known := knownHosts(r, 1, 0)
+	known = strings.ReplaceAll(known, h3+",", "another,")
+	known = strings.ReplaceAll(known, r.Hosts[2].Addr(1).String(), "192.0.2.9")
+	cfg := sshConfig(t, known)
+	file := filepath.Join(t.TempDir(), "hosts")
+	lines := []string{h1, h2 + " user=" + rig.PasswordUser, h3, h4, "shut addr=" + r.Hosts[0].Addr(1).String() + " port=23", "nowhere.invalid", "no-route addr=192.0.2.1"}
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(t, doctor(t, "-R", "ssh", "-F", cfg, "-u", sshUser, "--connect-timeout", "3", "-l", file), map[string]wants{
+		h1:                {sshSteps, "", nil},
+		h2:                {"resolve route connect version key-exchange authorisation!", "authorisation", []string{"ssh-copy-id " + rig.PasswordUser + "@" + h2}},
+		h3:                {"resolve route connect version key-exchange!", "key exchange", []string{"SHA256:", "--host-keys ask " + h3}},
+		h4:                {"resolve route connect!", "connect", []string{"--connect-timeout", "a firewall there or on the way drops packets: let TCP to port 22 in"}},
+		"shut":            {"resolve route connect!", "connect", []string{"nobody listens on", "systemctl enable --now ssh"}},
+		"nowhere.invalid": {"resolve!", "resolve", []string{"getent hosts nowhere.invalid"}},
+		"no-route":        {"resolve route!", "route", []string{"ip route get 192.0.2.1"}},
+	})
+	if left := timeWait(toSSHD(t)); len(left) > 0 {
+		t.Errorf("left in TIME_WAIT: %v", left)
+	}
+}
+
+// Hosts on which the same was found are told of once, those that failed first.
+func TestDoctorFolds(t *testing.T) {
+	r := rig.New(t, rig.Config{Hosts: 6})
+	o := run(t, "multi-rsh", "doctor", "--config", "none", "-R", "rsh", "-u", "tester-dash", r.Hosts[0].Name, r.Hosts[1].Name, r.Hosts[2].Name, r.Hosts[3].Name)
+	if o.code != 0 || strings.Count(o.stdout, "by rsh: ok") != 1 || !strings.Contains(o.stdout, " (4) by rsh: ok\n") {
+		t.Errorf("%s\n%s", o, o.stdout)
+	}
+	t.Log(o.stdout)
+	o = run(t, "multi-rsh", "doctor", "--config", "none", "-R", "rsh", "-u", rig.NoRhosts, r.Hosts[4].Name, r.Hosts[5].Name)
+	if o.code != 1 || strings.Count(o.stdout, "authorisation failed") != 1 || !strings.Contains(o.stdout, "on HOST: printf") {
+		t.Errorf("%s\n%s", o, o.stdout)
+	}
+	t.Log(o.stdout)
+}
