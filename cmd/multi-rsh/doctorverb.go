@@ -5,9 +5,11 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,8 +37,8 @@ var doctorLine = &commandLine{name: "multi-rsh doctor", options: append(func() (
 	}
 	return options
 }(),
-	&option{name: "json", letters: "j", group: "Other", text: "one JSON document"},
-	runLine.byLong("color"),
+	&option{name: "json", letters: "j", group: "Result", text: "one JSON document"},
+	&option{name: "color", arg: "WHEN", group: "Result", text: "auto, always, or never"},
 	runLine.byLong("config"),
 	&option{name: "help", letters: "h", action: true, group: "Other", text: "this page"},
 	&option{name: "man", action: true, group: "Other", text: "the manual of doctor"},
@@ -68,8 +70,9 @@ type checkup struct {
 	color bool
 	width int // of the terminal that standard output is; 0: it is none
 
-	plan  *plan
-	where *destinations
+	plan     *plan
+	where    *destinations
+	progress *output.Progress
 
 	mu     sync.Mutex
 	visits map[string]*visit // by the host's name
@@ -119,38 +122,54 @@ func (e *env) doctorVerb(args []string) error {
 		d.width, _, _ = term.GetSize(int(file.Fd())) // 0 where it does not know
 	}
 	d.color = output.Colors(d.config.color, isTerminal, e.Getenv)
-	return e.before(e.Signals(), d.examine)
-}
-
-// examine visits the hosts and tells what was found.
-func (d *checkup) examine(ctx context.Context) (err error) {
-	if d.plan, err = d.env.plan(ctx, d.config); err != nil {
+	signals := e.Signals()
+	if err := e.before(signals, d.prepare); err != nil {
 		return err
 	}
 	defer d.plan.close()
-	hosts := d.plan.hosts
-	if hosts.by["exec"] {
-		return usagef("doctor: local commands (exec) have no connection to look at; name hosts that are reached by ssh or rsh")
-	}
-	if d.where, err = d.destinations(d.config, hosts, d.plan.reach); err != nil {
+	return e.obey(signals, d.examine)
+}
+
+// prepare selects the hosts, and refuses those that there is nothing to find out of.
+func (d *checkup) prepare(ctx context.Context) (err error) {
+	if d.plan, err = d.env.plan(ctx, d.config); err != nil {
 		return err
 	}
-	var found []*visit
-	err = d.visit(ctx, d.plan.reach, hosts, func(r *runner.Result, v *visit) { found = append(found, v) })
+	if d.plan.hosts.by["exec"] {
+		err = usagef("doctor: local commands (exec) have no connection to look at; name hosts that are reached by ssh or rsh")
+	} else {
+		d.where, err = d.destinations(d.config, d.plan.hosts, d.plan.reach)
+	}
 	if err != nil {
+		d.plan.close()
+	}
+	return err
+}
+
+// examine visits the hosts and tells what was found. When ctx ends before all of them have been visited, it tells of those that have.
+func (d *checkup) examine(ctx context.Context) error {
+	screen := d.screen()
+	found, err := d.visit(ctx, d.plan.reach, d.plan.hosts)
+	if err == nil {
+		err = d.second(ctx, found)
+	}
+	if lost := screen.Stop(); err == nil {
+		err = lost
+	}
+	if ended := context.Cause(ctx); err != nil && !errors.Is(err, ended) {
 		return err
 	}
-	if err := d.second(ctx, found); err != nil {
-		return err
-	}
-	out := newPrinter(ctx, d.Stdout, "")
+	out := newPrinter(context.Background(), d.Stdout, "") // what was found is told, whatever has ended the visits
 	if d.json {
 		out.json(checkupDocument(found))
 	} else {
 		view := &checkupView{portsView{w: out, width: d.width, color: d.color}}
 		view.write(found)
 	}
-	if err := out.done(); err != nil {
+	if err := cmp.Or(out.done(), err); err != nil {
+		if ctx.Err() != nil {
+			fmt.Fprintf(d.Stderr, "multi-rsh: %v: %d of %d hosts have been looked at\n", err, len(found), d.plan.hosts.count)
+		}
 		return err
 	}
 	for _, v := range found {
@@ -161,22 +180,35 @@ func (d *checkup) examine(ctx context.Context) (err error) {
 	return nil
 }
 
-// visit has each of the hosts visited, and each told of in their order.
-func (d *checkup) visit(ctx context.Context, t transport.Transport, hosts *selection, each func(*runner.Result, *visit)) error {
+// screen shows on standard error how many hosts have been visited, if that is a terminal.
+func (d *checkup) screen() *output.Screen {
+	d.progress = &output.Progress{Total: d.plan.hosts.count, Ports: d.plan.reach.portsInUse()}
+	tty, is := terminal(d.Stderr)
+	return output.NewScreen(d.Stderr, func() (columns, rows int) {
+		if is && d.config.progress == "auto" && d.Getenv("TERM") != "dumb" {
+			columns, rows, _ = term.GetSize(int(tty.Fd()))
+		}
+		return columns, rows
+	}, d.progress)
+}
+
+// visit has the hosts visited. The visits are in the order of the hosts, without those that the end of ctx has cost: its cause is then
+// the error.
+func (d *checkup) visit(ctx context.Context, t transport.Transport, hosts *selection) (found []*visit, err error) {
 	d.visits = map[string]*visit{}
 	r := &runner.Runner{Transport: &visitor{t, d}, Fanout: d.fanout, Timeout: cmp.Or(d.timeout, longestVisit), Limits: hosts.limits}
 	results := make([]*runner.Result, hosts.count)
-	sink := finishes(func(r *runner.Result) { results[r.Seq] = r })
-	_, err := r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return &transport.Command{Line: d.command} }, sink)
-	if err != nil {
-		return err
-	}
+	sink := output.Tee(d.progress, finishes(func(r *runner.Result) { results[r.Seq] = r }))
+	_, err = r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return &transport.Command{Line: d.command} }, sink)
 	for _, r := range results {
+		if r == nil || r.Outcome == runner.Cancelled {
+			continue
+		}
 		v := d.of(r.Host)
 		v.conclude(ctx, d, r)
-		each(r, v)
+		found = append(found, v)
 	}
-	return nil
+	return found, err
 }
 
 // second looks again at hosts of rsh that have not answered in time: without the channel for stderr it shows whether it is that
@@ -205,9 +237,12 @@ func (d *checkup) second(ctx context.Context, found []*visit) error {
 		Ports: first.Ports, LocalUser: first.LocalUser, User: first.User, ConnectTimeout: first.ConnectTimeout, Plain: first.Plain,
 		Merge: true, LookupNetIP: first.LookupNetIP,
 	}
-	return d.visit(ctx, merged, &hosts, func(r *runner.Result, without *visit) {
-		again[r.Host.Name].compare(d, without)
-	})
+	d.progress.Total += hosts.count
+	other, err := d.visit(ctx, merged, &hosts)
+	for _, without := range other {
+		again[without.Host].compare(d, without)
+	}
+	return err
 }
 
 // finishes is a sink that takes results alone.
@@ -380,14 +415,18 @@ func (v *visit) reached(name string) bool {
 	return false
 }
 
-// undo takes back a step, and those after it.
+// undo takes back a step and those after it, as if their time were that of the next one.
 func (v *visit) undo(name string) {
-	for i, s := range v.Steps {
-		if s.Step == name {
-			v.Steps = v.Steps[:i]
-			return
+	i := slices.IndexFunc(v.Steps, func(s step) bool { return s.Step == name })
+	if i < 0 {
+		return
+	}
+	for _, s := range v.Steps[i:] {
+		if s.MS != nil {
+			v.last = v.last.Add(-time.Duration(*s.MS * float64(time.Millisecond)))
 		}
 	}
+	v.Steps = v.Steps[:i]
 }
 
 // route asks the kernel which way packets to an address go. Connecting a UDP socket sends nothing.

@@ -13,6 +13,7 @@ import (
 	"multirsh/transport"
 	"multirsh/transport/rsh"
 	"multirsh/transport/rsh/resvport"
+	"multirsh/transport/ssh/hostkeys"
 )
 
 // conclude says how a visit has ended: which step was the first that failed, why, and what mends it.
@@ -70,11 +71,11 @@ func (v *visit) because(name string, at time.Time, cause string, mend ...string)
 			v.Mend = append(v.Mend, text)
 		}
 	}
-	took := max(0, at.Sub(v.last))
-	if v.last.IsZero() {
-		took = 0
+	if v.last.IsZero() { // it was over before it began
+		v.last = at
 	}
-	v.add(name, stepFailed, took, "")
+	v.add(name, stepFailed, max(0, at.Sub(v.last)), "")
+	v.last = at
 }
 
 // on is what is to be done on the host.
@@ -106,6 +107,9 @@ func (v *visit) fail(ctx context.Context, d *checkup, r *runner.Result, to desti
 		name = stepAuth
 	case v.Transport == "rsh" && v.reached(stepAuth) && phase == transport.PhaseHandshake:
 		name = stepStderr
+	}
+	if name != stepClose {
+		v.undo(stepClose) // the host has, before its time
 	}
 	if v.reached(name) && name != stepPort { // as a login that rsh-redone's rshd first accepts
 		v.undo(name)
@@ -183,7 +187,9 @@ func (v *visit) failLogin(ctx context.Context, d *checkup, r *runner.Result, to 
 		}
 		v.because(stepAuth, r.Ended, cause, mend, root)
 	default:
-		v.because(stepAuth, r.Ended, cause, v.on("see that it is an rshd that listens on port %d: ss -ltnp 'sport = :%d'", cmp.Or(v.host.Port, rsh.DefaultPort), cmp.Or(v.host.Port, rsh.DefaultPort)))
+		v.with(stepTaken, stepUnknown)
+		v.with(stepName, stepUnknown)
+		v.because(stepAuth, r.Ended, cause, v.on("see that it is an rshd that listens there: ss -ltnp 'sport = :%d'", cmp.Or(v.host.Port, rsh.DefaultPort)))
 	}
 }
 
@@ -198,7 +204,7 @@ func (d *checkup) localName() string {
 // compare tells, with a second visit that asked for no stderr channel, which of two causes it is.
 func (v *visit) compare(d *checkup, without *visit) {
 	us := v.local.Addr().Unmap()
-	at := v.last.Add(v.failedAfter())
+	at := v.last
 	v.undo(stepTaken)
 	if without.reached(stepAuth) {
 		v.with(stepTaken, stepOK)
@@ -215,16 +221,6 @@ func (v *visit) compare(d *checkup, without *visit) {
 	v.with(stepTaken, stepUnknown)
 	v.because(stepName, at, "the host has taken the connection and says nothing, with a stderr channel and without one (tried just now): it is looking for the name of our address, and its name server does not answer",
 		v.on("echo '%v %s' >>/etc/hosts", us, machine()), v.on("see that the name servers in /etc/resolv.conf answer: getent hosts %v", us))
-}
-
-// failedAfter is how long the step that failed took.
-func (v *visit) failedAfter() time.Duration {
-	for _, s := range v.Steps {
-		if s.Step == v.Failed && s.MS != nil {
-			return time.Duration(*s.MS * float64(time.Millisecond))
-		}
-	}
-	return 0
 }
 
 // tail is the steps from the host's answer on.
@@ -275,14 +271,10 @@ func (v *visit) mendSSH(name string, err error, to destination) []string {
 		_, port := splitAddress(to.address)
 		return v.mendConnect(err, port, "its sshd (systemctl enable --now ssh), or say which port it is on: -o Port=2222")
 	case stepVersion:
-		return []string{v.on("journalctl -u ssh -n 5 says why it hangs up, or what else has the port: ss -ltnp")}
+		return []string{v.on("journalctl -u ssh -n 5 says why it hangs up or does not answer, ss -ltnp what has the port")}
 	case stepKeys:
-		name, _ := splitAddress(to.address)
 		if errors.Is(err, transport.ErrHostKey) {
-			return []string{
-				v.on("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub is the fingerprint to compare with"),
-				here("where no key is known yet: multi-rsh doctor --host-keys ask %s; where it has changed for a good reason: ssh-keygen -R %s first", v.Host, name),
-			}
+			return v.mendHostKey(err)
 		}
 		return []string{here("--legacy, if the server is old and you trust the network")}
 	case stepAuth:
@@ -291,4 +283,17 @@ func (v *visit) mendSSH(name string, err error, to destination) []string {
 		return []string{v.on("see %s's shell in /etc/passwd, and ForceCommand, command=, MaxSessions in sshd_config and authorized_keys", to.user)}
 	}
 	return nil
+}
+
+// mendHostKey is for a host of which it is not sure that it is the right one.
+func (v *visit) mendHostKey(err error) []string {
+	compare := v.on("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub (or ecdsa, rsa) is the fingerprint to compare with")
+	unknown, changed := (*hostkeys.UnknownError)(nil), (*hostkeys.ChangedError)(nil)
+	switch {
+	case errors.As(err, &unknown):
+		return []string{compare, here("multi-rsh doctor --host-keys ask %s", v.Host)}
+	case errors.As(err, &changed):
+		return []string{compare, here("if it is the same, remove the old key (the command above), then multi-rsh doctor --host-keys ask %s", v.Host)}
+	}
+	return []string{here("do not log in before you know who answers at %s", v.Host)}
 }

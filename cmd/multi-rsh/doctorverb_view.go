@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,12 +57,28 @@ func (w *checkupView) write(found []*visit) {
 		}
 		return cmp.Or(cmp.Compare(failed(a), failed(b)), cmp.Compare(len(alike[b]), len(alike[a])))
 	})
-	for i, key := range order {
-		if i > 0 {
-			fmt.Fprintln(w.w)
-		}
+	for _, key := range order {
 		w.group(alike[key])
+		fmt.Fprintln(w.w)
 	}
+	w.counts(found)
+}
+
+// counts says how many hosts there are, and how many failed at each step.
+func (w *checkupView) counts(found []*visit) {
+	var steps []string
+	failed := map[string]int{}
+	for _, v := range found {
+		if failed[v.Failed]++; v.Failed != "" && failed[v.Failed] == 1 {
+			steps = append(steps, v.Failed)
+		}
+	}
+	slices.SortStableFunc(steps, func(a, b string) int { return cmp.Compare(failed[b], failed[a]) })
+	text := fmt.Sprintf("%s: %d ok", number(len(found), "host"), failed[""])
+	for _, step := range steps {
+		text += fmt.Sprintf(", %d failed at %s", failed[step], step)
+	}
+	fmt.Fprintln(w.w, text)
 }
 
 // key is the same for hosts on which the same was found: the steps, and what is said of the one that failed, but for what is the
@@ -81,16 +98,18 @@ func (v *visit) key() string {
 
 // general is a text with words for what is the host's own.
 func (v *visit) general(text string) string {
-	own := []string{}
+	own := []string{v.Host, "HOST", v.host.Address(), "HOST"}
 	if v.local.IsValid() {
 		own = append(own, "port "+strconv.Itoa(int(v.local.Port())), "port N")
 	}
 	for _, addr := range v.addrs {
 		own = append(own, addr.Addr().String(), "ADDRESS")
 	}
-	own = append(own, v.host.Address(), "HOST", v.Host, "HOST")
-	return whole(text, own)
+	return whole(fingerprint.ReplaceAllString(text, "FINGERPRINT"), own)
 }
+
+// fingerprint is what ssh-keygen(1) and we call a key.
+var fingerprint = regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`)
 
 // whole replaces each of the words of pairs that stands in text as a word of its own.
 func whole(text string, pairs []string) string {
@@ -171,24 +190,26 @@ func (w *checkupView) paragraph(label, text string) {
 	fmt.Fprintf(w.w, "  %s%s", label, strings.TrimPrefix(b.String(), indent))
 }
 
-// step writes a line: name, time and what is known.
+// step writes a line: name, time and what is known. The time of many hosts is the median, the shortest and the longest, with its host.
 func (w *checkupView) step(visits []*visit, i int, s step) {
-	var times []float64
+	var timed []*visit
 	note := s.Note
 	for _, v := range visits {
-		if at := v.Steps[i]; at.MS != nil {
-			times = append(times, *at.MS)
+		if v.Steps[i].MS != nil {
+			timed = append(timed, v)
 		}
 		if v.Steps[i].Note != note {
 			note = "" // which is the host's own
 		}
 	}
-	slices.Sort(times)
+	ms := func(v *visit) float64 { return *v.Steps[i].MS }
+	slices.SortStableFunc(timed, func(a, b *visit) int { return cmp.Compare(ms(a), ms(b)) })
 	took := ""
-	if n := len(times); n > 0 {
-		took = milliseconds(times[n/2])
-		if n > 1 {
-			note = strings.TrimSpace(fmt.Sprintf("(%s to %s)  %s", milliseconds(times[0]), milliseconds(times[n-1]), note))
+	if n := len(timed); n > 0 {
+		took = milliseconds(ms(timed[n/2]))
+		if slowest := timed[n-1]; n > 1 {
+			span := fmt.Sprintf("(%s to %s, %s)", milliseconds(ms(timed[0])), milliseconds(ms(slowest)), harmless(slowest.Host))
+			note = strings.TrimSpace(span + "  " + note)
 		}
 	}
 	switch {
@@ -196,7 +217,7 @@ func (w *checkupView) step(visits []*visit, i int, s step) {
 		note = w.paint("1;31", strings.TrimSpace("failed  "+note))
 	case s.State == stepUnknown && note == "":
 		note = "not known"
-	case len(times) == 0 && s.State == stepOK:
+	case len(timed) == 0 && s.State == stepOK:
 		note = "told by the answer below"
 	}
 	line := fmt.Sprintf("  %-14s  %9s  %s", s.Step, took, note)

@@ -97,6 +97,7 @@ func TestManualExitStatus(t *testing.T) {
 func TestManualRenders(t *testing.T) {
 	t.Run("multi-rsh.1", func(t *testing.T) { checkRenders(t, manual) })
 	t.Run("multi-rsh-hosts.1", func(t *testing.T) { checkRenders(t, hostsManual) })
+	t.Run("multi-rsh-doctor.1", func(t *testing.T) { checkRenders(t, doctorManual) })
 }
 
 func checkRenders(t *testing.T, page []byte) {

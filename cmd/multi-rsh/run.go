@@ -375,13 +375,25 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 }
 
-// before does what comes before the run, and ends it at a signal: then nothing has been run. What does not end by then soon, or
-// at a second signal, as the reading of a key file that some dead server has, ends with the process.
+// before does what comes before the run, and ends it at a signal: then nothing has been run.
 func (e *env) before(signals <-chan os.Signal, prepare func(context.Context) error) error {
+	err := e.obey(signals, func(ctx context.Context) error {
+		err := prepare(ctx)
+		return cmp.Or(context.Cause(ctx), err)
+	})
+	if signal := (*stopped)(nil); errors.As(err, &signal) {
+		fmt.Fprintf(e.Stderr, "multi-rsh: %v, and nothing has been run\n", err)
+	}
+	return err
+}
+
+// obey does something and ends it at a signal. What does not end by then soon, or at a second signal, as the reading of a key file that
+// some dead server has, ends with the process.
+func (e *env) obey(signals <-chan os.Signal, do func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 	done := make(chan error, 1)
-	go func() { done <- prepare(ctx) }()
+	go func() { done <- do(ctx) }()
 	for {
 		select {
 		case signal := <-signals:
@@ -390,10 +402,6 @@ func (e *env) before(signals <-chan os.Signal, prepare func(context.Context) err
 			}
 			stop(&stopped{signal})
 		case err := <-done:
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-				fmt.Fprintf(e.Stderr, "multi-rsh: %v, and nothing has been run\n", err)
-			}
 			return err
 		}
 	}

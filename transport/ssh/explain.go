@@ -32,7 +32,11 @@ type droppedError struct {
 }
 
 func (e *droppedError) Error() string {
-	return fmt.Sprintf("the server drops the connection before its version line, tried %d times; sshd does so when too many come at once (MaxStartups), and from 9.8 on to a client that it penalises for a while (PerSourcePenalties): fewer at once, or a quarter of a minute later", e.tries)
+	times := "once"
+	if e.tries > 1 {
+		times = fmt.Sprintf("%d times", e.tries)
+	}
+	return fmt.Sprintf("the server drops the connection before its version line, tried %s; sshd does so when too many come at once (MaxStartups), and from 9.8 on to a client that it penalises for a while (PerSourcePenalties): fewer at once, or a quarter of a minute later", times)
 }
 
 func (e *droppedError) Unwrap() error { return syscall.EHOSTUNREACH }

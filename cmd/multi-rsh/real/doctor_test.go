@@ -2,6 +2,7 @@ package real
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"multirsh/transport/rig"
+	"multirsh/transport/rsh/rshtest"
 )
 
 // checkup is a host as "multi-rsh doctor --json" tells of it.
@@ -182,4 +184,48 @@ func TestDoctorFolds(t *testing.T) {
 		t.Errorf("%s\n%s", o, o.stdout)
 	}
 	t.Log(o.stdout)
+}
+
+// What servers do wrong on the way is told at its step.
+func TestDoctorMisbehaving(t *testing.T) {
+	rig.New(t, rig.Config{}) // so that it skips where there is no network of our own
+	servers := []struct {
+		behaviour string
+		wants
+	}{
+		{"ok", wants{rshSteps, "", nil}},
+		{"reset=accept", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"closed the connection without an answer", "/etc/hosts", "journalctl -t in.rshd", "(NAT)"}}},
+		{"close=handshake", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"closed the connection without an answer"}}},
+		{"stall=accept", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"with a stderr channel and without one (tried just now)", "/etc/resolv.conf"}}},
+		{"stall=handshake", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"its name server does not answer"}}},
+		{"callback=none", wants{reached + " port-accepted reverse-name authorisation stderr-channel!", "stderr channel", []string{"to ports 512-1023 of this machine", "--merge does without"}}},
+		{"callback=unreserved", wants{reached + " port-accepted reverse-name authorisation stderr-channel!", "stderr channel", []string{"--merge"}}},
+		{"denied=redone", wants{reached + " port-accepted reverse-name authorisation!", "authorisation", []string{"Authentication failure", ".rhosts"}}},
+		{"denied=netkit", wants{reached + " port-accepted reverse-name authorisation!", "authorisation", []string{"Permission denied", ".rhosts"}}},
+		{"garbage", wants{reached + " port-accepted? reverse-name? authorisation!", "authorisation", []string{"ss -ltnp 'sport = :514'"}}},
+		{"close=leader", wants{rshUpTo("stderr-channel") + " command!", "command", []string{"login shell"}}},
+		{"stall=leader", wants{rshUpTo("stderr-channel") + " command!", "command", []string{"login shell", "--plain"}}},
+		{"close=trailer", wants{rshUpTo("command") + " status!", "status", nil}},
+		{"background", wants{rshUpTo("status") + " close!", "close", []string{"still holds the connection", ">/dev/null"}}},
+		{"neverclose", wants{rshUpTo("status") + " close!", "close", []string{"still holds the connection"}}},
+	}
+	want := map[string]wants{}
+	args := []string{"-R", "rsh", "--connect-timeout", "1"}
+	for i, s := range servers {
+		server := &rshtest.Server{Behaviour: rshtest.MustParseBehaviour(s.behaviour), SharedPorts: true}
+		addr := netip.AddrFrom4([4]byte{127, 9, 0, byte(i + 1)})
+		if _, err := server.Start(netip.AddrPortFrom(addr, 514).String()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		want[addr.String()] = s.wants
+		args = append(args, addr.String())
+	}
+	check(t, doctor(t, args...), want)
+}
+
+// rshUpTo is the steps of a good host up to one.
+func rshUpTo(step string) string {
+	before, _, _ := strings.Cut(rshSteps+" ", " "+step+" ")
+	return before + " " + step
 }
