@@ -66,9 +66,7 @@ const longestVisit = time.Minute
 type checkup struct {
 	*env
 	*config
-	json  bool
-	color bool
-	width int // of the terminal that standard output is; 0: it is none
+	json bool
 
 	plan     *plan
 	where    *destinations
@@ -117,11 +115,6 @@ func (e *env) doctorVerb(args []string) error {
 	if d.config, err = a.config(values, files, e.Getenv); err != nil {
 		return err
 	}
-	file, isTerminal := terminal(e.Stdout)
-	if isTerminal {
-		d.width, _, _ = term.GetSize(int(file.Fd())) // 0 where it does not know
-	}
-	d.color = output.Colors(d.config.color, isTerminal, e.Getenv)
 	signals := e.Signals()
 	if err := e.before(signals, d.prepare); err != nil {
 		return err
@@ -163,8 +156,9 @@ func (d *checkup) examine(ctx context.Context) error {
 	if d.json {
 		out.json(checkupDocument(found))
 	} else {
-		view := &checkupView{portsView{w: out, width: d.width, color: d.color}}
-		view.write(found)
+		stdout, _ := d.streams(&d.config.view)
+		stdout.W = out
+		(&checkupView{stdout}).write(found)
 	}
 	if err := cmp.Or(out.done(), err); err != nil {
 		if ctx.Err() != nil {

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"multirsh/runner/hostlist"
+	"multirsh/runner/output"
 )
 
 // splitAddress takes an address apart that hostPort has made.
@@ -35,7 +36,7 @@ func checkupDocument(found []*visit) any {
 }
 
 // checkupView writes what was found, and what was found alike once.
-type checkupView struct{ portsView }
+type checkupView struct{ output.Stream }
 
 // write tells of the hosts on which something failed first.
 func (w *checkupView) write(found []*visit) {
@@ -59,7 +60,7 @@ func (w *checkupView) write(found []*visit) {
 	})
 	for _, key := range order {
 		w.group(alike[key])
-		fmt.Fprintln(w.w)
+		fmt.Fprintln(w.W)
 	}
 	w.counts(found)
 }
@@ -78,7 +79,7 @@ func (w *checkupView) counts(found []*visit) {
 	for _, step := range steps {
 		text += fmt.Sprintf(", %d failed at %s", failed[step], step)
 	}
-	fmt.Fprintln(w.w, text)
+	fmt.Fprintln(w.W, text)
 }
 
 // key is the same for hosts on which the same was found: the steps, and what is said of the one that failed, but for what is the
@@ -155,11 +156,11 @@ func (w *checkupView) group(visits []*visit) {
 	if !one {
 		head += fmt.Sprintf(" (%d)", len(visits))
 	}
-	verdict := w.paint("32", "ok")
+	verdict := w.Paint(output.Green, "ok")
 	if first.Failed != "" {
-		verdict = w.paint("1;31", first.Failed+" failed")
+		verdict = w.Paint(output.BoldRed, first.Failed+" failed")
 	}
-	fmt.Fprintf(w.w, "%s by %s: %s\n", head, first.Transport, verdict)
+	fmt.Fprintf(w.W, "%s by %s: %s\n", head, first.Transport, verdict)
 	for i, s := range first.Steps {
 		w.step(visits, i, s)
 	}
@@ -181,13 +182,13 @@ func (w *checkupView) group(visits []*visit) {
 // paragraph writes words behind a label, within the width.
 func (w *checkupView) paragraph(label, text string) {
 	width := 100
-	if w.width > 0 {
-		width = max(w.width, 30)
+	if w.Width > 0 {
+		width = max(w.Width, 30)
 	}
 	var b strings.Builder
 	indent := strings.Repeat(" ", 2+len(label))
 	writeParagraph(&b, text, indent, width)
-	fmt.Fprintf(w.w, "  %s%s", label, strings.TrimPrefix(b.String(), indent))
+	fmt.Fprintf(w.W, "  %s%s", label, strings.TrimPrefix(b.String(), indent))
 }
 
 // step writes a line: name, time and what is known. The time of many hosts is the median, the shortest and the longest, with its host.
@@ -214,14 +215,14 @@ func (w *checkupView) step(visits []*visit, i int, s step) {
 	}
 	switch {
 	case s.State == stepFailed:
-		note = w.paint("1;31", strings.TrimSpace("failed  "+note))
+		note = w.Paint(output.BoldRed, strings.TrimSpace("failed  "+note))
 	case s.State == stepUnknown && note == "":
 		note = "not known"
 	case len(timed) == 0 && s.State == stepOK:
 		note = "told by the answer below"
 	}
 	line := fmt.Sprintf("  %-14s  %9s  %s", s.Step, took, note)
-	fmt.Fprintln(w.w, strings.TrimRight(line, " "))
+	fmt.Fprintln(w.W, strings.TrimRight(line, " "))
 }
 
 // milliseconds is a time as a person reads it.

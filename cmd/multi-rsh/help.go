@@ -29,7 +29,7 @@ var runHelp = helpPage{
 
   multi-rsh [options] "command" host...
   multi-rsh [options] -w EXPR command [argument...]     (or -g, -a, -l)
-  multi-rsh hosts|runs|resume|retry|replay|report|ports|doctor ...  (--help each)
+  multi-rsh hosts|runs|resume|retry|replay|report|ports|doctor ... (--help each)
 `,
 	groups: []string{"Hosts", "Command", "Transport", "Output", "Other"},
 	foot: `Examples

@@ -201,6 +201,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 	}
 	check("replay --help", replayLine, replayHelp)
 	check("report --help", reportLine, reportHelp)
+	check("doctor --help", doctorLine, doctorHelp)
 	for _, o := range runLine.options {
 		if !strings.Contains(all.String(), " "+o.usage()+" ") {
 			t.Errorf("--%s is missing", o.name)

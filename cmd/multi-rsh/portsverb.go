@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -16,8 +17,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
+	"multirsh/runner/output"
 	"multirsh/transport/rsh/resvport"
 	"multirsh/transport/rsh/sockdiag"
 )
@@ -95,12 +96,11 @@ type portsQuery struct {
 	olderThan time.Duration
 	port      uint16 // of explain; 0: all of them
 	fanout    int
-	color     bool
 	kernel    kernel
+	stdout    output.Stream // how standard output is to look
 
-	ctx   context.Context
-	nets  []netip.Prefix // what the peers are
-	width int            // of the terminal that standard output is; 0: it is none
+	ctx  context.Context
+	nets []netip.Prefix // what the peers are
 }
 
 // rareGC has the collector run once or twice for 20,000 sockets, which are some 20 MB, instead of ten times: it would take a third of
@@ -213,21 +213,12 @@ func (q *portsQuery) options(a *arguments, values *cli.Context) error {
 		return err
 	}
 	q.fanout = cmp.Or(c.fanout, q.fanout)
-	file, isTerminal := terminal(q.Stdout)
-	if isTerminal {
-		if columns, _, err := term.GetSize(int(file.Fd())); err == nil {
-			q.width = columns
-		}
+	when, err := a.oneOf(values, "color", "when there are colours", "auto", "always", "never")
+	if err != nil {
+		return err
 	}
-	switch when := cmp.Or(values.String("color"), "auto"); when {
-	case "always", "never":
-		q.color = when == "always"
-	case "auto": // no-color.org
-		q.color = isTerminal && q.Getenv("NO_COLOR") == "" && q.Getenv("TERM") != "dumb"
-	default:
-		return usagef("--color %q: it is auto, always or never", when)
-	}
-	if q.is("watch") && !q.is("json") && !isTerminal {
+	q.stdout, _ = q.streams(&view{color: when})
+	if q.is("watch") && !q.is("json") && !isTerminal(q.Stdout) {
 		return usagef("--watch draws on a terminal, and standard output is none; --watch --json writes a document a second")
 	}
 	return nil
@@ -356,6 +347,13 @@ func (q *portsQuery) filter() string {
 	return strings.Join(words, ", ")
 }
 
+// view is how things are written to w, which leads to standard output.
+func (q *portsQuery) view(w io.Writer) *portsView {
+	stream := q.stdout
+	stream.W = w
+	return &portsView{Stream: stream, name: userNames()}
+}
+
 // show draws the ports once, or until somebody has seen enough.
 func (q *portsQuery) show() error {
 	if q.is("watch") {
@@ -375,7 +373,7 @@ func (q *portsQuery) show() error {
 			out.json(p.document())
 			return out.done()
 		}
-		view := portsView{w: out, width: q.width, color: q.color, name: userNames()}
+		view := q.view(out)
 		view.picture(p)
 		view.table(p, len(p.sockets))
 		return out.done()

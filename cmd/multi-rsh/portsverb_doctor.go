@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"multirsh/runner/output"
 	"multirsh/transport"
 	"multirsh/transport/rsh/resvport"
 	"multirsh/transport/rsh/sockdiag"
@@ -72,7 +73,7 @@ func (q *portsQuery) doctor() error {
 				Findings []finding `json:"findings"`
 			}{found})
 		} else {
-			view := portsView{w: out, width: q.width, color: q.color}
+			view := q.view(out)
 			view.findings(found)
 		}
 		if err := out.done(); err != nil {
@@ -96,12 +97,12 @@ func mayOpen() int {
 
 // findings writes them, the worst first.
 func (v *portsView) findings(found []finding) {
-	colors := map[string]string{"error": "1;31", "warning": "31", "note": "36", "ok": "32"}
+	colors := map[string]output.Color{"error": output.BoldRed, "warning": output.Red, "note": output.Cyan, "ok": output.Green}
 	for _, f := range found {
-		fmt.Fprintf(v.w, "%s: %s\n", v.paint(colors[f.Severity], f.Severity), f.Check)
+		fmt.Fprintf(v.W, "%s: %s\n", v.Paint(colors[f.Severity], f.Severity), f.Check)
 		v.say("%s", f.Text)
 		if f.Command != "" {
-			fmt.Fprintf(v.w, "      %s\n", f.Command)
+			fmt.Fprintf(v.W, "      %s\n", f.Command)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func (q *portsQuery) explain() error {
 			return err
 		}
 		out := newPrinter(ctx, q.Stdout, "")
-		view := portsView{w: out, width: q.width, color: q.color, name: userNames()}
+		view := q.view(out)
 		if q.port != 0 {
 			view.explainPort(p, q.port, q.kernel)
 		} else {
@@ -32,7 +32,7 @@ func (q *portsQuery) explain() error {
 
 // explainAll draws the states with the number of sockets in each, and then explains those that are not empty.
 func (v *portsView) explainAll(p *portsPicture, k kernel) {
-	fmt.Fprintln(v.w, v.headline(p, count(p.ports())))
+	fmt.Fprintln(v.W, v.headline(p, count(p.ports())))
 	v.diagram(p, k)
 	explained := false
 	for at, l := range looks {
@@ -43,7 +43,7 @@ func (v *portsView) explainAll(p *portsPicture, k kernel) {
 			}
 		}
 		if len(of) > 0 {
-			fmt.Fprintf(v.w, "\n%s: %s on %s\n", v.paint(l.color, strings.ToUpper(l.name)), plural(len(of), "socket"), plural(portsOf(of), "port"))
+			fmt.Fprintf(v.W, "\n%s: %s on %s\n", v.Paint(l.color, strings.ToUpper(l.name)), plural(len(of), "socket"), plural(portsOf(of), "port"))
 			v.meaning(p, of, k)
 			explained = true
 		}
@@ -60,17 +60,17 @@ func (v *portsView) explainPort(p *portsPicture, port uint16, k kernel) {
 	found := slices.DeleteFunc(slices.Clone(p.sockets), func(s sockdiag.Socket) bool { return s.Local.Port() != port })
 	switch {
 	case len(found) == 0 && by == "":
-		fmt.Fprintf(v.w, "port %d is free\n", port)
+		fmt.Fprintf(v.W, "port %d is free\n", port)
 		v.say("Any program that may use reserved ports can take it.")
 	case by != "":
-		fmt.Fprintf(v.w, "port %d is blocked by %s\n", port, by)
+		fmt.Fprintf(v.W, "port %d is blocked by %s\n", port, by)
 		v.say("Programs that ask for just any reserved port leave it alone, multi-rsh among them; one that asks for this very port gets it.")
 	default:
-		fmt.Fprintf(v.w, "port %d has %s\n", port, plural(len(found), "socket"))
+		fmt.Fprintf(v.W, "port %d has %s\n", port, plural(len(found), "socket"))
 	}
 	for _, s := range found {
 		l := lookOf(s.State)
-		fmt.Fprintf(v.w, "\n%s, %s\n", v.paint(l.color, strings.ToUpper(l.name)), strings.TrimPrefix(peerOf(s), "on "))
+		fmt.Fprintf(v.W, "\n%s, %s\n", v.Paint(l.color, strings.ToUpper(l.name)), strings.TrimPrefix(peerOf(s), "on "))
 		v.meaning(p, []sockdiag.Socket{s}, k)
 	}
 }
@@ -96,7 +96,7 @@ func (v *portsView) blocked(p *portsPicture) {
 			}
 		}
 	}) {
-		fmt.Fprintf(v.w, "\n%s: %s named in %s\n", v.paint(looks[lookBlocked].color, "BLOCKED"), plural(by[name], "port"), name)
+		fmt.Fprintf(v.W, "\n%s: %s named in %s\n", v.Paint(looks[lookBlocked].color, "BLOCKED"), plural(by[name], "port"), name)
 		v.say("Programs that ask for just any reserved port leave these alone, so that the services whose ports they are find them free.")
 	}
 }
@@ -104,10 +104,10 @@ func (v *portsView) blocked(p *portsPicture) {
 // say writes a paragraph.
 func (v *portsView) say(format string, args ...any) {
 	width := 80
-	if v.width > 0 {
-		width = min(width, max(v.width, 30))
+	if v.Width > 0 {
+		width = min(width, max(v.Width, 30))
 	}
-	writeParagraph(v.w, fmt.Sprintf(format, args...), "  ", width)
+	writeParagraph(v.W, fmt.Sprintf(format, args...), "  ", width)
 }
 
 // writeParagraph writes words in lines of at most width columns, each behind indent.
@@ -138,11 +138,11 @@ func (v *portsView) diagram(p *portsPicture, k kernel) {
 		text := fmt.Sprintf("%s %d", strings.ToUpper(name), numbers[name])
 		pad := strings.Repeat(" ", max(0, width-len(text)))
 		if l := looks[slices.IndexFunc(looks, func(l look) bool { return l.name == name })]; numbers[name] > 0 {
-			text = v.paint(l.color, text)
+			text = v.Paint(l.color, text)
 		}
 		return text + pad
 	}
-	fmt.Fprintf(v.w, `
+	fmt.Fprintf(v.W, `
   %s   %s   %s
            │ answered       │ the handshake is over
            └───────┬────────┘

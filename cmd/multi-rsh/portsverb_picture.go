@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"net"
 	"os/user"
 	"slices"
@@ -13,16 +12,17 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"multirsh/runner/output"
 	"multirsh/transport/rsh/resvport"
 	"multirsh/transport/rsh/sockdiag"
 )
 
-// look is how a port in some state is shown: a letter, so that no colour is needed, and a colour (SGR of ECMA-48).
+// look is how a port in some state is shown: a letter, so that no colour is needed, and a colour.
 type look struct {
 	name   string // as in JSON and --state
 	alias  string // ss(8)'s other name for it
 	letter byte
-	color  string
+	color  output.Color
 	states []sockdiag.State // nil: of ports without a socket
 	first  string           // who closed first
 }
@@ -30,19 +30,19 @@ type look struct {
 // looks are in the order of what is worse for a port: one that has sockets in many states is shown in the last of these. TIME-WAIT
 // goes away by itself and CLOSE-WAIT does not.
 var looks = []look{
-	{name: "free", letter: '.', color: "2"},
-	{name: "blocked", letter: '#', color: "35"},
-	{name: "listen", alias: "listening", letter: 'L', color: "36", states: []sockdiag.State{sockdiag.Listen}},
-	{name: "bound", alias: "unconn", letter: 'B', color: "36", states: []sockdiag.State{sockdiag.Bound, sockdiag.Closed}},
-	{name: "established", alias: "estab", letter: 'E', color: "32", states: []sockdiag.State{sockdiag.Established}},
-	{name: "syn-sent", letter: 'S', color: "32", states: []sockdiag.State{sockdiag.SynSent}},
-	{name: "syn-received", alias: "syn-recv", letter: 'R', color: "32", states: []sockdiag.State{sockdiag.SynRecv, sockdiag.NewSynRecv}},
-	{name: "last-ack", letter: 'A', color: "33", states: []sockdiag.State{sockdiag.LastAck}, first: "they"},
-	{name: "closing", letter: 'C', color: "33", states: []sockdiag.State{sockdiag.Closing}, first: "both"},
-	{name: "fin-wait-1", letter: '1', color: "33", states: []sockdiag.State{sockdiag.FinWait1}, first: "we"},
-	{name: "fin-wait-2", letter: '2', color: "33", states: []sockdiag.State{sockdiag.FinWait2}, first: "we"},
-	{name: "time-wait", letter: 'T', color: "31", states: []sockdiag.State{sockdiag.TimeWait}, first: "we"},
-	{name: "close-wait", letter: 'W', color: "1;31", states: []sockdiag.State{sockdiag.CloseWait}, first: "they"},
+	{name: "free", letter: '.', color: output.Faint},
+	{name: "blocked", letter: '#', color: output.Magenta},
+	{name: "listen", alias: "listening", letter: 'L', color: output.Cyan, states: []sockdiag.State{sockdiag.Listen}},
+	{name: "bound", alias: "unconn", letter: 'B', color: output.Cyan, states: []sockdiag.State{sockdiag.Bound, sockdiag.Closed}},
+	{name: "established", alias: "estab", letter: 'E', color: output.Green, states: []sockdiag.State{sockdiag.Established}},
+	{name: "syn-sent", letter: 'S', color: output.Green, states: []sockdiag.State{sockdiag.SynSent}},
+	{name: "syn-received", alias: "syn-recv", letter: 'R', color: output.Green, states: []sockdiag.State{sockdiag.SynRecv, sockdiag.NewSynRecv}},
+	{name: "last-ack", letter: 'A', color: output.Yellow, states: []sockdiag.State{sockdiag.LastAck}, first: "they"},
+	{name: "closing", letter: 'C', color: output.Yellow, states: []sockdiag.State{sockdiag.Closing}, first: "both"},
+	{name: "fin-wait-1", letter: '1', color: output.Yellow, states: []sockdiag.State{sockdiag.FinWait1}, first: "we"},
+	{name: "fin-wait-2", letter: '2', color: output.Yellow, states: []sockdiag.State{sockdiag.FinWait2}, first: "we"},
+	{name: "time-wait", letter: 'T', color: output.Red, states: []sockdiag.State{sockdiag.TimeWait}, first: "we"},
+	{name: "close-wait", letter: 'W', color: output.BoldRed, states: []sockdiag.State{sockdiag.CloseWait}, first: "they"},
 }
 
 const (
@@ -99,28 +99,18 @@ func inUse(counts []int) int { return rangeSize - counts[lookFree] - counts[look
 
 // portsView writes pictures.
 type portsView struct {
-	w     io.Writer
-	width int  // of the terminal; 0: it is none
-	color bool // with colours
-	name  func(uid uint32) string
-}
-
-// paint puts a colour around text.
-func (v *portsView) paint(color, text string) string {
-	if !v.color {
-		return text
-	}
-	return "\x1b[" + color + "m" + text + "\x1b[m"
+	output.Stream
+	name func(uid uint32) string
 }
 
 // picture writes the headline, the grid and its legend.
 func (v *portsView) picture(p *portsPicture) {
 	ports := p.ports()
 	counts := count(ports)
-	fmt.Fprintln(v.w, v.headline(p, counts))
-	fmt.Fprintln(v.w)
+	fmt.Fprintln(v.W, v.headline(p, counts))
+	fmt.Fprintln(v.W)
 	v.grid(ports)
-	fmt.Fprintln(v.w)
+	fmt.Fprintln(v.W)
 	v.legend(counts, p.filter != "")
 }
 
@@ -144,7 +134,7 @@ func plural(n int, noun string) string {
 func (v *portsView) grid(ports [rangeSize]int) {
 	const group = 8
 	across := 64
-	for v.width > 0 && across > group && 5+across+across/group-1 > v.width {
+	for v.Width > 0 && across > group && 5+across+across/group-1 > v.Width {
 		across /= 2
 	}
 	var b strings.Builder
@@ -152,7 +142,7 @@ func (v *portsView) grid(ports [rangeSize]int) {
 	for column := 0; column < across; column += group {
 		fmt.Fprintf(&b, " +%-*d", group-1, column)
 	}
-	fmt.Fprintln(v.w, strings.TrimRight(b.String(), " "))
+	fmt.Fprintln(v.W, strings.TrimRight(b.String(), " "))
 	for row := 0; row < rangeSize; row += across {
 		b.Reset()
 		fmt.Fprintf(&b, "%4d", resvport.First+row)
@@ -168,17 +158,17 @@ func (v *portsView) grid(ports [rangeSize]int) {
 				for i := range n {
 					letters[i] = looks[cells[i]].letter
 				}
-				b.WriteString(v.paint(looks[cells[0]].color, string(letters)))
+				b.WriteString(v.Paint(looks[cells[0]].color, string(letters)))
 				cells = cells[n:]
 			}
 		}
-		fmt.Fprintln(v.w, b.String())
+		fmt.Fprintln(v.W, b.String())
 	}
 }
 
 // legend says what the letters mean that are there, and on how many ports each is.
 func (v *portsView) legend(counts []int, filtered bool) {
-	width, column := cmp.Or(v.width, 80), 0
+	width, column := cmp.Or(v.Width, 80), 0
 	var b strings.Builder
 	for at, l := range looks {
 		if counts[at] == 0 {
@@ -198,9 +188,9 @@ func (v *portsView) legend(counts []int, filtered bool) {
 			column += 3
 		}
 		column += len(text)
-		b.WriteString(v.paint(l.color, text[:1]) + text[1:])
+		b.WriteString(v.Paint(l.color, text[:1]) + text[1:])
 	}
-	fmt.Fprintln(v.w, b.String())
+	fmt.Fprintln(v.W, b.String())
 }
 
 // Columns that are enough for peers over IPv4, and for most owners.
@@ -220,10 +210,10 @@ func (v *portsView) table(p *portsPicture, n int) {
 	for _, s := range p.sockets[:n] {
 		peers = max(peers, utf8.RuneCountInString(peerOf(s)))
 	}
-	if v.width > 0 && indent+peers+1+mostOwner > v.width {
+	if v.Width > 0 && indent+peers+1+mostOwner > v.Width {
 		peers = ipv4Peer // and the few that are longer have a line for their owner
 	}
-	fmt.Fprintf(v.w, "\n%s%-*s OWNER\n", heading, peers, "PEER")
+	fmt.Fprintf(v.W, "\n%s%-*s OWNER\n", heading, peers, "PEER")
 	hidden := 0
 	var b []byte
 	for i, s := range p.sockets {
@@ -238,10 +228,10 @@ func (v *portsView) table(p *portsPicture, n int) {
 		peer := peerOf(s)
 		b = strconv.AppendUint(b[:0], uint64(s.Local.Port()), 10)
 		b = pad(b, 6)
-		b = append(b, v.paint(l.color, l.name)...)
+		b = append(b, v.Paint(l.color, l.name)...)
 		b = append(b, blank[:12-len(l.name)+1]...)
 		b = fmt.Appendf(b, "%5s %-5s ", cmp.Or(left(s), "-"), cmp.Or(l.first, "-"))
-		if v.width > 0 && indent+max(peers, utf8.RuneCountInString(peer))+1+utf8.RuneCountInString(owner) > v.width {
+		if v.Width > 0 && indent+max(peers, utf8.RuneCountInString(peer))+1+utf8.RuneCountInString(owner) > v.Width {
 			b = fmt.Appendf(b, "%s\n%*s%s\n", peer, indent, "", owner)
 		} else {
 			start := len(b)
@@ -249,13 +239,13 @@ func (v *portsView) table(p *portsPicture, n int) {
 			b = pad(b, start+peers+1+len(peer)-utf8.RuneCountInString(peer))
 			b = append(append(b, owner...), '\n')
 		}
-		v.w.Write(b)
+		v.W.Write(b)
 	}
 	if rest := len(p.sockets) - n; rest > 0 {
-		fmt.Fprintf(v.w, "… and %d more\n", rest)
+		fmt.Fprintf(v.W, "… and %d more\n", rest)
 	}
 	if hidden > 0 {
-		fmt.Fprintf(v.w, "Whose process has %s is hidden from this user: run it as root to see.\n", plural(hidden, "socket"))
+		fmt.Fprintf(v.W, "Whose process has %s is hidden from this user: run it as root to see.\n", plural(hidden, "socket"))
 	}
 }
 

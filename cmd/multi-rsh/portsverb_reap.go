@@ -98,7 +98,7 @@ func (q *portsQuery) toReap() (*portsPicture, []sockdiag.Socket, error) {
 		fmt.Fprintf(out, "nothing to end: no reserved port has a socket that is %s\n", p.filter)
 		return p, nil, out.done()
 	}
-	view := portsView{w: out, width: q.width, color: q.color, name: userNames()}
+	view := q.view(out)
 	view.picture(p)
 	view.table(p, len(p.sockets))
 	fmt.Fprintln(out)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"multirsh/runner/output"
 	"multirsh/transport"
 	"multirsh/transport/rsh/sockdiag"
 )
@@ -81,24 +82,24 @@ func users(uid uint32) string { return map[uint32]string{0: "root", 1000: "alice
 // The picture at 80 columns, with colours and without, on a narrow terminal, and in a file.
 func TestPortsPicture(t *testing.T) {
 	for name, view := range map[string]portsView{
-		"80":       {width: 80},
-		"80-color": {width: 80, color: true},
-		"40":       {width: 40},
+		"80":       {Stream: output.Stream{Width: 80}},
+		"80-color": {Stream: output.Stream{Width: 80, Color: true}},
+		"40":       {Stream: output.Stream{Width: 40}},
 		"file":     {},
 	} {
 		var text bytes.Buffer
-		view.w, view.name = &text, users
+		view.W, view.name = &text, users
 		p := everyState()
 		view.picture(p)
 		view.table(p, len(p.sockets))
 		golden(t, name, text.Bytes())
 		plain := sgr.ReplaceAllString(text.String(), "")
 		for line := range strings.Lines(plain) {
-			if width := len([]rune(strings.TrimSuffix(line, "\n"))); view.width > 40 && width > view.width {
+			if width := len([]rune(strings.TrimSuffix(line, "\n"))); view.Width > 40 && width > view.Width {
 				t.Errorf("%s: %d columns: %s", name, width, line)
 			}
 		}
-		if view.color {
+		if view.Color {
 			without, err := os.ReadFile("testdata/ports/80")
 			if err != nil || plain != string(without) {
 				t.Errorf("colours change more than colours: %v", err)
@@ -135,7 +136,7 @@ func TestLooks(t *testing.T) {
 
 func TestPortsExplain(t *testing.T) {
 	var text bytes.Buffer
-	view := portsView{w: &text, name: users}
+	view := portsView{Stream: output.Stream{W: &text}, name: users}
 	p := everyState()
 	nowhere := kernel{t.TempDir()} // as Linux has it
 	view.explainAll(p, nowhere)
@@ -174,7 +175,7 @@ func TestByPort(t *testing.T) {
 func TestFrame(t *testing.T) {
 	for _, rows := range []int{1, 5, 16, 24, 50, 200} {
 		for _, columns := range []int{10, 40, 80, 200} {
-			got := frame(everyState(), &portsView{width: columns, name: users}, rows)
+			got := frame(everyState(), &portsView{Stream: output.Stream{Width: columns}, name: users}, rows)
 			if n := bytes.Count(got, []byte("\n")) + 1; n > rows {
 				t.Errorf("%d rows on a terminal of %d", n, rows)
 			}
@@ -364,7 +365,7 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 		var text bytes.Buffer
-		(&portsView{w: &text}).findings(found)
+		(&portsView{Stream: output.Stream{W: &text}}).findings(found)
 		golden(t, "doctor", text.Bytes())
 	})
 }

@@ -150,14 +150,16 @@ func (q *portsQuery) drawScreen(ctx context.Context) error {
 		return err
 	}
 	out := newPrinter(ctx, q.Stdout, "")
-	out.Write(frame(p, &portsView{width: columns, color: q.color, name: userNames()}, rows))
+	view := q.view(out)
+	view.Width = columns
+	out.Write(frame(p, view, rows))
 	return out.done()
 }
 
 // frame is a screen of so many rows, with as much of the table as there is room for.
 func frame(p *portsPicture, view *portsView, rows int) []byte {
 	var text bytes.Buffer
-	view.w = &text
+	view.W = &text
 	fmt.Fprintf(&text, "%s  each second, q ends\n", p.time.Format(time.TimeOnly))
 	view.picture(p)
 	const around = 4 // an empty line and the heading before the table, and two lines after it

@@ -27,30 +27,35 @@ func Colors(when string, terminal bool, getenv func(string) string) bool {
 	return terminal && getenv("TERM") != "dumb"
 }
 
-// color is the escape sequence (ECMA-48, SGR) that begins it; it ends what was before. Those of the palette of 256 can be read on a dark
+// Color is the escape sequence (ECMA-48, SGR) that begins it; it ends what was before. Those of the palette of 256 can be read on a dark
 // and on a light ground, which cannot be said of all the first sixteen.
-type color string
+type Color string
 
+// The colours, and ways to write.
 const (
-	noColor color = ""
-	reset         = "\x1b[0m"
-	bold    color = "\x1b[0;1m"
-	red     color = "\x1b[0;38;5;160m"
-	yellow  color = "\x1b[0;38;5;136m"
-	green   color = "\x1b[0;38;5;28m"
-	cyan    color = "\x1b[0;38;5;30m"
+	NoColor Color = ""
+	Bold    Color = "\x1b[0;1m"
+	Faint   Color = "\x1b[0;2m"
+	Red     Color = "\x1b[0;38;5;160m"
+	BoldRed Color = "\x1b[0;1;38;5;160m"
+	Yellow  Color = "\x1b[0;38;5;136m"
+	Green   Color = "\x1b[0;38;5;28m"
+	Cyan    Color = "\x1b[0;38;5;30m"
+	Magenta Color = "\x1b[0;38;5;133m"
+
+	reset = "\x1b[0m"
 )
 
 // hostColors are those of hosts' names. None can be taken for red, yellow or green, which say how a host ended.
-var hostColors = func() (list [12]color) {
+var hostColors = func() (list [12]Color) {
 	for i, n := range [...]int{29, 30, 32, 62, 64, 66, 94, 97, 99, 128, 133, 163} {
-		list[i] = color("\x1b[0;38;5;" + strconv.Itoa(n) + "m")
+		list[i] = Color("\x1b[0;38;5;" + strconv.Itoa(n) + "m")
 	}
 	return list
 }()
 
 // colorOfHost is the same in every run.
-func colorOfHost(name string) color {
+func colorOfHost(name string) Color {
 	h := uint32(2166136261) // FNV-1a
 	for i := range len(name) {
 		h = (h ^ uint32(name[i])) * 16777619
@@ -59,19 +64,19 @@ func colorOfHost(name string) color {
 }
 
 // colorOf is that of an outcome.
-func colorOf(o runner.Outcome) color {
+func colorOf(o runner.Outcome) Color {
 	switch o {
 	case runner.OK:
-		return green
+		return Green
 	case runner.Unknown, runner.Cancelled, runner.Skipped:
-		return yellow
+		return Yellow
 	}
-	return red
+	return Red
 }
 
-// paint is text, which is on one line, in that colour if the stream has any.
-func (s Stream) paint(c color, text string) string {
-	if !s.Color || c == noColor || text == "" {
+// Paint is text, which is on one line, in that colour if the stream has any.
+func (s Stream) Paint(c Color, text string) string {
+	if !s.Color || c == NoColor || text == "" {
 		return text
 	}
 	return string(c) + text + reset
@@ -82,7 +87,7 @@ func (s Stream) counts(outcomes map[runner.Outcome]int) string {
 	var list []string
 	for _, o := range order {
 		if n := outcomes[o]; n > 0 {
-			list = append(list, s.paint(colorOf(o), strconv.Itoa(n)+" "+string(o)))
+			list = append(list, s.Paint(colorOf(o), strconv.Itoa(n)+" "+string(o)))
 		}
 	}
 	return strings.Join(list, ", ")

@@ -46,7 +46,7 @@ func TestColors(t *testing.T) {
 }
 
 // luminance is the relative luminance (WCAG 2) of a color of the cube of 6 × 6 × 6.
-func luminance(tb testing.TB, c color) float64 {
+func luminance(tb testing.TB, c Color) float64 {
 	tb.Helper()
 	digits, is := strings.CutPrefix(strings.TrimSuffix(string(c), "m"), "\x1b[0;38;5;")
 	n, err := strconv.Atoi(digits)
@@ -68,7 +68,7 @@ func luminance(tb testing.TB, c color) float64 {
 
 // Each color has a contrast of 3:1 or more with black and with white.
 func TestContrast(t *testing.T) {
-	for _, c := range append([]color{red, yellow, green, cyan}, hostColors[:]...) {
+	for _, c := range append([]Color{Red, Yellow, Green, Cyan, Magenta}, hostColors[:]...) {
 		l := luminance(t, c)
 		if onBlack, onWhite := (l+0.05)/0.05, 1.05/(l+0.05); onBlack < 3 || onWhite < 3 {
 			t.Errorf("%q: %.1f on black, %.1f on white", c, onBlack, onWhite)
@@ -79,11 +79,11 @@ func TestContrast(t *testing.T) {
 // The color of a host stays, and those of many are spread.
 func TestColorOfHost(t *testing.T) {
 	for name, want := range map[string]string{"": "30", "node001": "99", "db.example.org": "163"} {
-		if got := colorOfHost(name); got != color("\x1b[0;38;5;"+want+"m") {
+		if got := colorOfHost(name); got != Color("\x1b[0;38;5;"+want+"m") {
 			t.Errorf("%q has %q, want %s", name, got, want)
 		}
 	}
-	used, same := map[color]int{}, 0
+	used, same := map[Color]int{}, 0
 	for i := range 120 {
 		c := colorOfHost(host(i).Name)
 		used[c]++
@@ -103,7 +103,7 @@ func TestColorOfHost(t *testing.T) {
 
 // tags shows escape sequences as text.
 func tags(text string) string {
-	text = strings.NewReplacer(string(red), "<red>", string(yellow), "<yellow>", string(green), "<green>", string(cyan), "<cyan>", string(bold), "<b>", reset, "</>").Replace(text)
+	text = strings.NewReplacer(string(Red), "<red>", string(Yellow), "<yellow>", string(Green), "<green>", string(Cyan), "<cyan>", string(Bold), "<b>", reset, "</>").Replace(text)
 	return strings.ReplaceAll(regexp.MustCompile("\x1b\\[0;38;5;([0-9]+)m").ReplaceAllString(text, "<$1>"), "\x1b", "<ESC>")
 }
 
@@ -159,7 +159,7 @@ func TestColorViews(t *testing.T) {
 				return
 			}
 			// But for colors, and what stands for the colon of standard error, the screen is the same.
-			without := sequences.ReplaceAllString(strings.ReplaceAll(got.String(), string(red)+"!"+reset, ":"), "")
+			without := sequences.ReplaceAllString(strings.ReplaceAll(got.String(), string(Red)+"!"+reset, ":"), "")
 			if without != bare.String() {
 				t.Errorf("without colors it is\n%s\nwant\n%s", without, bare.String())
 			}
@@ -175,12 +175,12 @@ func TestWrapColors(t *testing.T) {
 		width, rows int
 		want        string
 	}{
-		{s.paint(red, "exactly twenty chars"), 20, 1, "<red>exactly twenty chars</>"},
-		{"exactly " + s.paint(red, "twenty") + " chars!", 20, 9, "exactly <red>twenty</> chars\n  !"},
-		{s.paint(red, "aaaaaaaaa, bbbbbbbbb, ccc") + " d", 20, 9, "<red>aaaaaaaaa,</>\n  <red>bbbbbbbbb, ccc</> d"},
-		{s.paint(red, "aaaaaaaaaaaa,") + s.paint(green, "bbbbbbbbb") + ", ccc", 20, 9, "<red>aaaaaaaaaaaa,</>\n  <green>bbbbbbbbb</>, ccc"},
-		{s.paint(red, "aaaaaaaaa,bbbbbbbbb,ccc"), 20, 1, "<red>aaaaaaaaa,…</>"},
-		{s.paint(bold, strings.Repeat("é", 41)), 20, 2, "<b>" + strings.Repeat("é", 20) + "</>\n  <b>" + strings.Repeat("é", 17) + "…</>"},
+		{s.Paint(Red, "exactly twenty chars"), 20, 1, "<red>exactly twenty chars</>"},
+		{"exactly " + s.Paint(Red, "twenty") + " chars!", 20, 9, "exactly <red>twenty</> chars\n  !"},
+		{s.Paint(Red, "aaaaaaaaa, bbbbbbbbb, ccc") + " d", 20, 9, "<red>aaaaaaaaa,</>\n  <red>bbbbbbbbb, ccc</> d"},
+		{s.Paint(Red, "aaaaaaaaaaaa,") + s.Paint(Green, "bbbbbbbbb") + ", ccc", 20, 9, "<red>aaaaaaaaaaaa,</>\n  <green>bbbbbbbbb</>, ccc"},
+		{s.Paint(Red, "aaaaaaaaa,bbbbbbbbb,ccc"), 20, 1, "<red>aaaaaaaaa,…</>"},
+		{s.Paint(Bold, strings.Repeat("é", 41)), 20, 2, "<b>" + strings.Repeat("é", 20) + "</>\n  <b>" + strings.Repeat("é", 17) + "…</>"},
 	} {
 		if got := tags(wrap(tt.text, tt.width, tt.rows)); got != tt.want {
 			t.Errorf("%s, %d columns:\n%s\nwant\n%s", tags(tt.text), tt.width, got, tt.want)

@@ -130,7 +130,7 @@ func (u *unified) write(out Stream) {
 		return
 	}
 	var text, escaped []byte
-	line := func(c color, mark byte, of []byte) {
+	line := func(c Color, mark byte, of []byte) {
 		text = append(append(text[:0], mark), of...)
 		bare := text[len(text)-1] != '\n'
 		if bare {
@@ -141,16 +141,16 @@ func (u *unified) write(out Stream) {
 			escaped = appendEscaped(escaped[:0], text)
 			shown = escaped
 		}
-		io.WriteString(out.W, out.paint(c, string(shown[:len(shown)-1]))+"\n")
+		io.WriteString(out.W, out.Paint(c, string(shown[:len(shown)-1]))+"\n")
 		if bare {
 			io.WriteString(out.W, "\\ No newline at end of output\n")
 		}
 	}
-	head := func(c color, text string) {
-		io.WriteString(out.W, out.paint(c, text)+"\n")
+	head := func(c Color, text string) {
+		io.WriteString(out.W, out.Paint(c, text)+"\n")
 	}
-	head(bold, "--- "+u.from)
-	head(bold, "+++ "+u.to)
+	head(Bold, "--- "+u.from)
+	head(Bold, "+++ "+u.to)
 	more := 0 // lines, up to the hunk: the library's own ToLine is wrong behind a hunk of several changes
 	for _, h := range u.hunks.Hunks {
 		a := h.FromLine - 1
@@ -165,18 +165,18 @@ func (u *unified) write(out Stream) {
 			}
 		}
 		more = b - a
-		head(cyan, fmt.Sprintf("@@ -%s +%s @@", span(fromA, a), span(fromB, b)))
+		head(Cyan, fmt.Sprintf("@@ -%s +%s @@", span(fromA, a), span(fromB, b)))
 		a, b = fromA, fromB
 		for _, l := range h.Lines {
 			switch l.Kind {
 			case udiff.Delete:
-				line(red, '-', u.a[a])
+				line(Red, '-', u.a[a])
 				a++
 			case udiff.Insert:
-				line(green, '+', u.b[b])
+				line(Green, '+', u.b[b])
 				b++
 			default:
-				line(noColor, ' ', u.a[a])
+				line(NoColor, ' ', u.a[a])
 				a++
 				b++
 			}

@@ -482,7 +482,7 @@ func (out *folded) groups(groups []*group) error {
 // header writes whose output follows.
 func (out *folded) header(g *group, why string) {
 	out.w.WriteString(foldRule)
-	out.w.WriteString(wrap(out.paint(bold, out.title(g, why)), out.Width, math.MaxInt))
+	out.w.WriteString(wrap(out.Paint(Bold, out.title(g, why)), out.Width, math.MaxInt))
 	out.w.WriteString("\n" + foldRule)
 }
 

@@ -452,13 +452,13 @@ func (f *FoldLive) write(c *cohort, line string, alike bool) {
 	}
 	if f.Width > 0 && len(label)+2 > f.Width/2 {
 		if f.last != label {
-			f.out = append(append(f.out, wrap(f.paint(bold, label), f.Width-1, math.MaxInt)...), ":\n"...)
+			f.out = append(append(f.out, wrap(f.Paint(Bold, label), f.Width-1, math.MaxInt)...), ":\n"...)
 		}
 		f.last = label
 		label = "  "
 	} else {
 		f.last = ""
-		label = f.paint(bold, label) + ": "
+		label = f.Paint(Bold, label) + ": "
 	}
 	f.out = append(f.out, label...)
 	switch {

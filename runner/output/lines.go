@@ -342,7 +342,7 @@ func (l *Lines) tellBroken(seq int, host string, size int) error {
 		l.broken = map[int]bool{}
 	}
 	l.broken[seq] = true
-	return l.notice(l.name(host), l.Stderr.paint(yellow, brokenLine(size)))
+	return l.notice(l.name(host), l.Stderr.Paint(Yellow, brokenLine(size)))
 }
 
 // brokenLine is why there is a newline behind so many bytes that no host has sent.
@@ -361,7 +361,7 @@ func (l *Lines) notice(who, text string) error {
 
 // name is a host's in a notice.
 func (l *Lines) name(host string) string {
-	return l.Stderr.paint(colorOfHost(host), harmless(host))
+	return l.Stderr.Paint(colorOfHost(host), harmless(host))
 }
 
 // appendLabel appends what is written before each line of a host.
@@ -376,7 +376,7 @@ func (l *Lines) appendLabel(to []byte, w *Stream, kind runner.Kind, host string)
 	to = append(to, colorOfHost(host)...)
 	to = appendEscaped(to, []byte(host))
 	if kind == runner.Stderr {
-		to = append(append(to, red...), '!')
+		to = append(append(to, Red...), '!')
 	} else {
 		to = append(to, ':')
 	}
@@ -441,7 +441,7 @@ func (l *Lines) finish(e runner.Event) error {
 			t.last = e.Host.Name
 		}
 	}
-	text := l.Stderr.paint(colorOf(r.Outcome), harmless(how.String()))
+	text := l.Stderr.Paint(colorOf(r.Outcome), harmless(how.String()))
 	if r.Err != nil {
 		text += ": " + harmless(sentence(r.Err))
 	}

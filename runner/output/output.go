@@ -176,12 +176,12 @@ func wrap(s string, width, rows int) string {
 	if width <= 0 {
 		return s
 	}
-	if end, _, _ := row(s, width, noColor); end == len(s) {
+	if end, _, _ := row(s, width, NoColor); end == len(s) {
 		return s
 	}
 	width = max(width, 20)
 	var b strings.Builder
-	now := noColor
+	now := NoColor
 	for n := 1; ; n++ {
 		room := width
 		if n > 1 {
@@ -204,7 +204,7 @@ func wrap(s string, width, rows int) string {
 		if n == rows {
 			b.WriteString("…")
 		}
-		if then != noColor {
+		if then != NoColor {
 			b.WriteString(reset)
 		}
 		if n == rows {
@@ -217,17 +217,17 @@ func wrap(s string, width, rows int) string {
 
 // row measures what of s fits in so many columns: up to where, and up to which comma, 0 if there is none in the second half and the row is one
 // long word. What begins in the colour now is in the colour then where it is to be broken.
-func row(s string, columns int, now color) (end, comma int, then color) {
-	var atComma color
+func row(s string, columns int, now Color) (end, comma int, then Color) {
+	var atComma Color
 	for used := 0; end < len(s); {
 		if n := sequence(s[end:]); n > 0 {
-			next := color(s[end : end+n])
+			next := Color(s[end : end+n])
 			if next == reset {
-				next = noColor
+				next = NoColor
 			} else if used == columns {
 				break // it is the next row's
 			}
-			if comma == end && next == noColor && comma > 0 { // a colour ends with the comma
+			if comma == end && next == NoColor && comma > 0 { // a colour ends with the comma
 				comma, atComma = end+n, next
 			}
 			end, now = end+n, next

@@ -279,14 +279,14 @@ func (c *comparedStages) rows(lines int) []string {
 		return append(c.stacked(c.last, c.lastOne, lines), c.stacked(c.this, c.thisBlock, lines)...)
 	}
 	var text []string
-	row := func(left, right string, paint color) {
+	row := func(left, right string, paint Color) {
 		left, right = cutTo(left, column), cutTo(right, column)
-		if paint != noColor {
-			right = c.paint(paint, right)
+		if paint != NoColor {
+			right = c.Paint(paint, right)
 		}
 		text = append(text, strings.TrimRight(left+strings.Repeat(" ", column-columns(left))+" | "+right, " "))
 	}
-	pair := func(left, right []string, paint color) {
+	pair := func(left, right []string, paint Color) {
 		for i := range max(len(left), len(right)) {
 			var l, r string
 			if i < len(left) {
@@ -298,10 +298,10 @@ func (c *comparedStages) rows(lines int) []string {
 			row(l, r, paint)
 		}
 	}
-	row(c.last.title(), c.this.title(), noColor)
+	row(c.last.title(), c.this.title(), NoColor)
 	for _, b := range c.thisBlock {
 		var left []string
-		paint := noColor
+		paint := NoColor
 		if i := slices.IndexFunc(c.lastOne, func(o block) bool { return o.key == b.key }); i >= 0 {
 			left = c.lastOne[i].rows(lines)
 		} else {
@@ -311,7 +311,7 @@ func (c *comparedStages) rows(lines int) []string {
 	}
 	for _, b := range c.lastOne {
 		if b.mark != ' ' {
-			pair(b.rows(lines), nil, noColor)
+			pair(b.rows(lines), nil, NoColor)
 		}
 	}
 	return text

@@ -72,7 +72,7 @@ func (s *Summary) text() []byte {
 	t := &s.tally
 	var b strings.Builder
 	if t.Hosts > 1 || s.untold > 0 || s.Errors && len(t.failed) > 0 {
-		s.line(&b, fmt.Sprintf("%s: %s", s.paint(bold, number(t.Hosts, "host")), s.counts(t.Outcomes)))
+		s.line(&b, fmt.Sprintf("%s: %s", s.Paint(Bold, number(t.Hosts, "host")), s.counts(t.Outcomes)))
 		s.failures(&b)
 		s.stops(&b)
 	}
@@ -123,7 +123,7 @@ func (s *Summary) failures(b *strings.Builder) {
 func (s *Summary) stops(b *strings.Builder) {
 	switch t := &s.tally; {
 	case len(t.loose) > 0:
-		s.line(b, fmt.Sprintf("stopped %d, %s: %s", t.stopped, s.paint(red, fmt.Sprintf("still running %d", len(t.loose))),
+		s.line(b, fmt.Sprintf("stopped %d, %s: %s", t.stopped, s.Paint(Red, fmt.Sprintf("still running %d", len(t.loose))),
 			harmless(hostlist.Fold(slices.Values(t.loose)))))
 	case t.stopped > 0:
 		s.line(b, fmt.Sprintf("stopped %d", t.stopped))
@@ -156,7 +156,7 @@ func (s *Summary) times(b *strings.Builder) {
 		for ; to < len(late) && brief(late[to].time) == took; to++ {
 			names = append(names, late[to].name)
 		}
-		groups = append(groups, s.paint(yellow, took)+" "+harmless(hostlist.Fold(slices.Values(names))))
+		groups = append(groups, s.Paint(Yellow, took)+" "+harmless(hostlist.Fold(slices.Values(names))))
 		from = to
 	}
 	if more := n - len(late); more > 0 {
@@ -167,7 +167,7 @@ func (s *Summary) times(b *strings.Builder) {
 
 // group writes how hosts ended and their names.
 func (s *Summary) group(b *strings.Builder, how ending, more string, names []string) {
-	text := s.paint(colorOf(how.outcome), harmless(how.String()))
+	text := s.Paint(colorOf(how.outcome), harmless(how.String()))
 	s.line(b, fmt.Sprintf("%s%s (%d): %s", text, more, len(names), harmless(hostlist.Fold(slices.Values(names)))))
 }
 
