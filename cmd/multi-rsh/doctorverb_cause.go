@@ -247,6 +247,8 @@ func (v *visit) mendConnect(err error, port uint16, server string) []string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return []string{v.on("ss -ltn 'sport = :%d' shows whether somebody listens; if not, start %s", port, server)}
+	case errors.Is(err, syscall.ECONNRESET):
+		return []string{v.on("journalctl -n 20 says who turned the connection away: hosts.allow(5), or a limit of inetd or sshd on connections")}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return []string{here("ping %s; ip neigh; the host is down, or something on the way turns packets back", v.host.Address())}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):

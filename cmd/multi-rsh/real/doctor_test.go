@@ -194,7 +194,7 @@ func TestDoctorMisbehaving(t *testing.T) {
 		wants
 	}{
 		{"ok", wants{rshSteps, "", nil}},
-		{"reset=accept", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"closed the connection without an answer", "/etc/hosts", "journalctl -t in.rshd", "(NAT)"}}},
+		{"reset=handshake", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"closed the connection without an answer", "/etc/hosts", "journalctl -t in.rshd", "(NAT)"}}},
 		{"close=handshake", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"closed the connection without an answer"}}},
 		{"stall=accept", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"with a stderr channel and without one (tried just now)", "/etc/resolv.conf"}}},
 		{"stall=handshake", wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"its name server does not answer"}}},
