@@ -49,12 +49,12 @@ func waitingForRsh() (int, error) {
 	return n, err
 }
 
-// write says what the run has needed; connections are those of ssh that were made, and made again.
+// write says what the run has needed.
 func (a *account) write(w io.Writer, r *reach) error {
 	var b strings.Builder
 	if a.ports != nil {
 		s := a.ports.Stats()
-		fmt.Fprintf(&b, "reserved ports: %s, at most %d of %d in use at once\n", number(s.Dialled, "connection"), s.Peak, s.Ports)
+		fmt.Fprintf(&b, "reserved ports: %d of %d used for %s, at most %d at once\n", s.Used, s.Ports, number(s.Dialled, "connection"), s.Peak)
 		fmt.Fprintf(&b, "  passed over: %d at bind (another program has them), %d at connect (the kernel still knows the pair)\n", s.BindBusy, s.PairBusy)
 		fmt.Fprintf(&b, "  waits: %d for a port, %d for a listener; %s lent\n", s.DialWaits, s.LeaseWaits, number(s.Leases, "listener"))
 		if n, err := waitingForRsh(); err == nil {
@@ -65,7 +65,8 @@ func (a *account) write(w io.Writer, r *reach) error {
 	}
 	if r.ssh != nil {
 		s := r.ssh.Stats()
-		fmt.Fprintf(&b, "ssh: %s made again since a server had dropped them\n", number(s.Retries, "connection"))
+		fmt.Fprintf(&b, "ssh: %s, %d closed by the server first, %d reset; %d tries again after a server had dropped one\n",
+			number(s.ClosedFirst+s.Reset, "connection"), s.ClosedFirst, s.Reset, s.Retries)
 	}
 	if b.Len() == 0 {
 		b.WriteString("local commands need no ports\n")

@@ -2,6 +2,7 @@ package real
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,14 +13,34 @@ import (
 func TestStatsReal(t *testing.T) {
 	r := hosts(t)
 	o := rsh(t, "--stats", "-w", addresses(r, 8), "echo ok")
-	want := regexp.MustCompile(`(?m)^reserved ports: 32 connections, at most [1-9][0-9]* of [0-9]+ in use at once\n` +
+	want := regexp.MustCompile(`(?m)^reserved ports: ([1-9][0-9]*) of ([0-9]+) used for 32 connections, at most ([1-9][0-9]*) at once\n` +
 		`  passed over: [0-9]+ at bind \(another program has them\), [0-9]+ at connect \(the kernel still knows the pair\)\n` +
 		`  waits: [0-9]+ for a port, [0-9]+ for a listener; 32 listeners lent\n` +
 		`  left in TIME-WAIT here, by the kernel's table: 0 \(`)
 	if o.code != 0 || !want.MatchString(o.stderr) {
 		t.Errorf("%v\nwant %v", o, want)
 	}
+	if m := want.FindStringSubmatch(o.stderr); m != nil {
+		n := func(i int) int { v, _ := strconv.Atoi(m[i]); return v }
+		if used, all, most := n(1), n(2), n(3); most > used || used > all {
+			t.Errorf("%d used of %d, %d at once", used, all, most)
+		}
+	}
 	nothingLeft(t, r)
+}
+
+// Who closed first over ssh is counted, and the packets say the same.
+func TestStatsSSH(t *testing.T) {
+	r := sshRig(t, 2)
+	cfg := sshConfig(t, knownHosts(r, 20, 0))
+	var o outcome
+	all := closings(t, func() { o = run(t, "multi-rsh", overSSH(cfg, "--stats", "-w", addresses(r, 20), "true")...) })
+	if o.code != 0 || !strings.Contains(o.stderr, "ssh: 40 connections, 40 closed by the server first, 0 reset; 0 tries again") {
+		t.Error(o)
+	}
+	if n := serverFirst(all); len(all) != 40 || n != 40 {
+		t.Errorf("%d closings, %d by the server first", len(all), n)
+	}
 }
 
 // Where others have the ports, a host waits, and it is said who has them.

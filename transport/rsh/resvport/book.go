@@ -33,6 +33,7 @@ type book struct {
 
 	reached int // how far from start the rotation has come
 	inUse   int // ports with a user
+	used    int // ports that have had one
 	peak    int
 	open    int // pairs out
 }
@@ -40,6 +41,7 @@ type book struct {
 // seat is one port.
 type seat struct {
 	users     int          // connections and listeners
+	used      bool         // there has been one
 	listeners int          // while there is one, bind refuses everybody else
 	blocked   [2]time.Time // until when not to try, for IPv4 and IPv6
 }
@@ -169,6 +171,10 @@ func (b *book) use(i int) {
 	if s.users++; s.users == 1 {
 		b.inUse++
 		b.peak = max(b.peak, b.inUse)
+		if !s.used {
+			s.used = true
+			b.used++
+		}
 	}
 }
 

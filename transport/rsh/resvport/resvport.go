@@ -54,6 +54,7 @@ type Stats struct {
 	Ports      int // reserved ports that can be used at all
 	InUse      int // those that have a connection or a listener of ours now
 	Peak       int // the most that there were
+	Used       int // those that have had one at any time
 	Open       int // connections now
 	Dialled    int // connections made
 	BindBusy   int // ports passed over at bind: another program has them (EADDRINUSE)
@@ -72,7 +73,7 @@ func (a *Allocator) Stats() Stats {
 	defer a.mu.Unlock()
 	s := a.stats
 	s.Ports = len(a.book.ports)
-	s.InUse, s.Peak, s.Open = a.book.inUse, a.book.peak, a.book.open
+	s.InUse, s.Peak, s.Used, s.Open = a.book.inUse, a.book.peak, a.book.used, a.book.open
 	s.Listeners = a.pool.total - len(a.pool.retired)
 	return s
 }
