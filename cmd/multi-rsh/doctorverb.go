@@ -46,13 +46,12 @@ var doctorLine = &commandLine{name: "multi-rsh doctor", options: append(func() (
 
 // doctorHelp fits a screen of 80 by 50.
 var doctorHelp = helpPage{
-	head: `multi-rsh doctor makes a connection to hosts, runs "true" there, and tells of each
+	head: `multi-rsh doctor makes a connection to hosts, runs "true" there, tells of each
 step how long it took, and of the first that fails why, and what mends it.
 
   multi-rsh doctor [options] host...        (or -w, -g, -a, -l)
 `,
 	foot: `Examples
-  multi-rsh doctor node7
   multi-rsh doctor -R rsh -w 'node[01-16]'
   multi-rsh doctor -g web --json
 `,

@@ -171,24 +171,24 @@ func (w *checkupView) group(visits []*visit) {
 		if !one {
 			text = first.general(text)
 		}
-		w.paragraph(label, harmless(text))
+		fmt.Fprintln(w.W, w.words(label, harmless(text)))
 	}
-	say("cause: ", first.Cause)
+	say("  cause: ", first.Cause)
 	for _, text := range first.Mend {
-		say("mend:  ", text)
+		say("  mend:  ", text)
 	}
 }
 
-// paragraph writes words behind a label, within the width.
-func (w *checkupView) paragraph(label, text string) {
-	width := 100
-	if w.Width > 0 {
-		width = max(w.Width, 30)
+// words are behind a label, and within the width of a terminal.
+func (w *checkupView) words(label, text string) string {
+	if w.Width == 0 {
+		return label + text
 	}
+	width := max(w.Width, utf8.RuneCountInString(label)+20)
 	var b strings.Builder
-	indent := strings.Repeat(" ", 2+len(label))
+	indent := strings.Repeat(" ", utf8.RuneCountInString(label))
 	writeParagraph(&b, text, indent, width)
-	fmt.Fprintf(w.W, "  %s%s", label, strings.TrimPrefix(b.String(), indent))
+	return label + strings.TrimSuffix(strings.TrimPrefix(b.String(), indent), "\n")
 }
 
 // step writes a line: name, time and what is known. The time of many hosts is the median, the shortest and the longest, with its host.
@@ -215,14 +215,18 @@ func (w *checkupView) step(visits []*visit, i int, s step) {
 	}
 	switch {
 	case s.State == stepFailed:
-		note = w.Paint(output.BoldRed, strings.TrimSpace("failed  "+note))
+		note = strings.TrimSpace("failed  " + note)
 	case s.State == stepUnknown && note == "":
 		note = "not known"
 	case len(timed) == 0 && s.State == stepOK:
 		note = "told by the answer below"
 	}
-	line := fmt.Sprintf("  %-14s  %9s  %s", s.Step, took, note)
-	fmt.Fprintln(w.W, strings.TrimRight(line, " "))
+	head := fmt.Sprintf("  %-14s  %9s  ", s.Step, took)
+	text := strings.TrimRight(w.words(head, harmless(note)), " ")
+	if s.State == stepFailed {
+		text = strings.Replace(text, "failed", w.Paint(output.BoldRed, "failed"), 1)
+	}
+	fmt.Fprintln(w.W, text)
 }
 
 // milliseconds is a time as a person reads it.
