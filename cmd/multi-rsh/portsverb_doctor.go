@@ -268,9 +268,9 @@ func (x *examination) closers() {
 		severity = risky
 	}
 	x.add(severity, check, "multi-rsh ports reap --state time-wait",
-		"%s of this machine's %s after closing first, on %s: %s. A program that uses reserved ports and closes first, as rsh(1) does at the end of its input, uses one up for %s each time; "+
+		"Still waiting because this side closed first: %s on %s, %s. A program that uses reserved ports and closes first, as rsh(1) does at the end of its input, uses one up for %s each time; "+
 			"multi-rsh in its place leaves none. To have the ports back now:",
-		plural(len(waiting), "connection"), "are still waiting", plural(ports, "port"), strings.Join(words, "; "), about(timeWait))
+		plural(len(waiting), "connection"), plural(ports, "port"), strings.Join(words, "; "), about(timeWait))
 }
 
 // knownAs names what a port is for, of those that reserved ports are used with.
