@@ -2,11 +2,11 @@ package journal
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -256,10 +256,14 @@ func TestDir(t *testing.T) {
 	if _, err := Spool(""); !errors.Is(err, ErrNoDir) {
 		t.Error(err)
 	}
-	if _, err := Create("/proc/none", Head{}, numbered(1), ""); !errors.As(err, new(*WriteError)) || !errors.Is(err, fs.ErrNotExist) {
+	dir := t.TempDir()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(filepath.Join(file, "runs"), Head{}, numbered(1), ""); !errors.As(err, new(*WriteError)) || !errors.Is(err, syscall.ENOTDIR) {
 		t.Error(err)
 	}
-	dir := t.TempDir()
 	if _, err := Create(dir, Head{Config: []byte("{")}, numbered(1), ""); err == nil || !strings.Contains(err.Error(), "no JSON") {
 		t.Error(err)
 	}
