@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,28 +11,18 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"multirsh/transport/testserver"
 )
 
 // pseudoTerminal is a pseudo-terminal, pty(7): what a person types is written to keys.
 func pseudoTerminal(t testing.TB) (keys, tty *os.File) {
 	t.Helper()
-	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	keys, tty, err := testserver.OpenTerminal(0, 0)
 	if err != nil {
 		t.Skipf("no pseudo-terminal to test Ctrl-C on: %v (mount devpts)", err)
 	}
-	t.Cleanup(func() { keys.Close() })
-	if err := unix.IoctlSetPointerInt(int(keys.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(keys.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tty.Close() })
+	t.Cleanup(func() { keys.Close(); tty.Close() })
 	// No echo: nobody reads it here, and when its buffer is full no key goes in.
 	modes, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	if err != nil {

@@ -17,9 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"multirsh/transport/rig"
+	"multirsh/transport/testserver"
 )
 
 // bin is where the programs under test are.
@@ -216,23 +215,11 @@ type terminal struct {
 
 func onTerminal(t testing.TB, name string, args ...string) *terminal {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	master, slave, err := testserver.OpenTerminal(80, 24)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer slave.Close()
-	unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80})
 	term := &terminal{Cmd: exec.CommandContext(t.Context(), filepath.Join(bin, name), args...), master: master, read: make(chan struct{})}
 	term.Cmd.Stdin, term.Cmd.Stdout, term.Cmd.Stderr = slave, slave, slave
 	term.Cmd.Env = append(os.Environ(), "NO_COLOR=1")

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"multirsh/transport"
+	"multirsh/transport/testserver"
 )
 
 var cmpConnection = cmp.Options{
@@ -221,7 +222,7 @@ func TestCommandLivesOn(t *testing.T) {
 }
 
 func TestTerminal(t *testing.T) {
-	master, slave, err := openPty(Size{80, 24})
+	master, slave, err := testserver.OpenTerminal(80, 24)
 	if err != nil {
 		t.Skipf("needs a pseudo-terminal, as Linux gives with /dev/pts mounted: %v", err)
 	}
@@ -262,7 +263,7 @@ func TestTerminal(t *testing.T) {
 
 // The end of the connection hangs up a terminal.
 func TestTerminalHangup(t *testing.T) {
-	master, slave, err := openPty(Size{80, 24})
+	master, slave, err := testserver.OpenTerminal(80, 24)
 	if err != nil {
 		t.Skipf("needs a pseudo-terminal, as Linux gives with /dev/pts mounted: %v", err)
 	}

@@ -95,7 +95,7 @@ func (c *session) request(r *ssh.Request) {
 			size := Size{int(m.Columns), int(m.Rows)}
 			c.rec.Pty.Sizes = append(c.rec.Pty.Sizes, size)
 			if c.master != nil {
-				resize(c.master, size)
+				testserver.ResizeTerminal(c.master, size.Columns, size.Rows)
 			}
 		}
 		r.Reply(true, nil)
@@ -135,7 +135,7 @@ func (c *session) openPty(payload []byte) bool {
 	size := Size{int(m.Columns), int(m.Rows)}
 	if c.x.srv.Answer == nil {
 		var err error
-		if c.master, c.slave, err = openPty(size); err != nil {
+		if c.master, c.slave, err = testserver.OpenTerminal(size.Columns, size.Rows); err != nil {
 			c.x.srv.core.Logf("%v: terminal: %v", c.x.rec.Client, err)
 			return false
 		}
