@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 }
 
 // testArrows are packages for tests: any test may import them, and nothing else may but the packages named in arrows.
-var testArrows = []string{"transport/transporttest", "transport/rsh/rshtest", "transport/ssh/sshtest", "transport/fleet", "transport/rig"}
+var testArrows = []string{"transport/transporttest", "transport/rsh/rshtest", "transport/ssh/sshtest", "transport/fleet", "transport/rig", "transport/testserver"}
 
 // Imports point one way, downward, and those of other people's packages stay where they belong.
 func TestArrows(t *testing.T) {
