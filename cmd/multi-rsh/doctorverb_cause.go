@@ -181,11 +181,11 @@ func (v *visit) failLogin(ctx context.Context, d *checkup, r *runner.Result, to 
 		v.with(stepTaken, stepOK)
 		v.with(stepName, stepOK)
 		mend := v.on("printf '%%s %%s\\n' %s %s >>~%s/.rhosts; chown %s ~%s/.rhosts; chmod 600 ~%s/.rhosts", entry, d.localName(), to.user, to.user, to.user, to.user)
-		root := ""
+		other := v.on("getent passwd %s shows whether there is such a user", to.user)
 		if to.user == "root" {
-			root = v.on("for root, netkit's in.rshd looks at .rhosts only with -h (inetd.conf), and PAM's pam_securetty and pam_rhosts may forbid it")
+			other = v.on("for root, netkit's in.rshd looks at .rhosts only with -h (inetd.conf), and PAM's pam_securetty and pam_rhosts may forbid it")
 		}
-		v.because(stepAuth, r.Ended, cause, mend, root)
+		v.because(stepAuth, r.Ended, cause, mend, other)
 	default:
 		v.with(stepTaken, stepUnknown)
 		v.with(stepName, stepUnknown)
@@ -273,6 +273,9 @@ func (v *visit) mendSSH(name string, err error, to destination) []string {
 		_, port := splitAddress(to.address)
 		return v.mendConnect(err, port, "its sshd (systemctl enable --now ssh), or say which port it is on: -o Port=2222")
 	case stepVersion:
+		if to.jump == "(ProxyCommand)" {
+			return []string{here("run the ProxyCommand by hand: the first that it writes must be a line that begins with SSH-2.0")}
+		}
 		return []string{v.on("journalctl -u ssh -n 5 says why it hangs up or does not answer, ss -ltnp what has the port")}
 	case stepKeys:
 		if errors.Is(err, transport.ErrHostKey) {

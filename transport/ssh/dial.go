@@ -165,7 +165,11 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 	}
 	w := newWire(conn)
 	if w.trace = transport.TraceOf(ctx); w.trace != nil {
-		w.trace.Pass(transport.PhaseConnect, fmt.Sprintf("%v to %v", conn.LocalAddr(), conn.RemoteAddr()))
+		note := ""
+		if w.tcp != nil {
+			note = fmt.Sprintf("%v to %v", conn.LocalAddr(), conn.RemoteAddr())
+		}
+		w.trace.Pass(transport.PhaseConnect, note)
 	}
 	stop := context.AfterFunc(ctx, func() { w.Close() })
 	defer stop()
