@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -54,8 +55,14 @@ func (v *visit) healthy(r *runner.Result) {
 			s.Note = "by the host first: nothing stays here"
 		}
 	}
-	if !r.Status.Known {
-		v.with(stepStatus, stepUnknown)
+	for _, name := range []string{stepCommand, stepStatus} { // of which the bare protocol of rsh tells nothing
+		if !v.reached(name) {
+			at := len(v.Steps)
+			if v.reached(stepClose) {
+				at--
+			}
+			v.Steps = slices.Insert(v.Steps, at, step{Step: name, State: stepUnknown})
+		}
 	}
 	if !v.reached(stepClose) {
 		v.with(stepClose, stepUnknown)
@@ -99,7 +106,6 @@ func (v *visit) fail(ctx context.Context, d *checkup, r *runner.Result, to desti
 		return
 	}
 	name := stepOf[phase]
-	late := errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case name == "": // a policy's, which there is none of here, or the end of --timeout
 		name = stepCommand
@@ -116,14 +122,17 @@ func (v *visit) fail(ctx context.Context, d *checkup, r *runner.Result, to desti
 	}
 	cause := err.Error()
 	if v.Transport == "rsh" {
-		v.failRsh(ctx, d, r, to, name, cause, err, late)
+		v.failRsh(ctx, d, r, to, name, cause, err)
 		return
 	}
 	v.because(name, r.Ended, cause, v.mendSSH(name, err, to)...)
 }
 
+// late says whether something has taken longer than it may.
+func late(err error) bool { return errors.Is(err, context.DeadlineExceeded) }
+
 // failRsh is fail for what rshd(8) does.
-func (v *visit) failRsh(ctx context.Context, d *checkup, r *runner.Result, to destination, name, cause string, err error, late bool) {
+func (v *visit) failRsh(ctx context.Context, d *checkup, r *runner.Result, to destination, name, cause string, err error) {
 	port := cmp.Or(v.host.Port, rsh.DefaultPort)
 	switch name {
 	case stepResolve:
@@ -136,7 +145,7 @@ func (v *visit) failRsh(ctx context.Context, d *checkup, r *runner.Result, to de
 	case stepStderr:
 		v.because(name, r.Ended, cause, v.mendStderr(), here("--merge does without the channel"))
 	case stepAuth:
-		v.failLogin(ctx, d, r, to, cause, err, late)
+		v.failLogin(ctx, d, r, to, cause, err)
 	case stepCommand:
 		v.because(name, r.Ended, cause, v.on("see that %s's login shell starts, and that there is a /bin/sh; --plain sends the bare command to what is no Unix", to.user))
 	default:
@@ -145,7 +154,7 @@ func (v *visit) failRsh(ctx context.Context, d *checkup, r *runner.Result, to de
 }
 
 // failLogin tells apart what rshd(8) checks before it answers.
-func (v *visit) failLogin(ctx context.Context, d *checkup, r *runner.Result, to destination, cause string, err error, late bool) {
+func (v *visit) failLogin(ctx context.Context, d *checkup, r *runner.Result, to destination, cause string, err error) {
 	v.undo(stepTaken)
 	us := v.local.Addr().Unmap()
 	if p := v.local.Port(); p != 0 && (p < resvport.First || p > resvport.Last) {
@@ -172,7 +181,7 @@ func (v *visit) failLogin(ctx context.Context, d *checkup, r *runner.Result, to 
 		v.because(stepName, r.Ended, cause+" ("+lookup+")", addName,
 			v.on("journalctl -t in.rshd -t rshd -n 5 (or /var/log/auth.log, daemon.log) says which of these it is"),
 			"on the way: a router that translates addresses (NAT) must leave the source port below 1024")
-	case late:
+	case late(err):
 		v.silent = true
 		v.with(stepTaken, stepUnknown)
 		v.because(stepName, r.Ended, cause+": the host has taken the connection and says nothing, as when it looks for the name of our address at a name server that does not answer, or when its connection for stderr does not come through to us ("+lookup+")",
@@ -263,6 +272,7 @@ func (v *visit) mendConnect(err error, port uint16, server string) []string {
 // mendSSH is what mends a step of ssh. Most of its errors say so themselves.
 func (v *visit) mendSSH(name string, err error, to destination) []string {
 	at := to.user + "@" + v.Host
+	address, port := splitAddress(to.address)
 	switch name {
 	case stepResolve:
 		return []string{mendName(v.host)}
@@ -270,7 +280,6 @@ func (v *visit) mendSSH(name string, err error, to destination) []string {
 		if to.jump != "" && to.jump != "(ProxyCommand)" {
 			return []string{here("multi-rsh doctor %s looks at the jump host itself", to.jump)}
 		}
-		_, port := splitAddress(to.address)
 		return v.mendConnect(err, port, "its sshd (systemctl enable --now ssh), or say which port it is on: -o Port=2222")
 	case stepVersion:
 		if to.jump == "(ProxyCommand)" {
@@ -281,8 +290,14 @@ func (v *visit) mendSSH(name string, err error, to destination) []string {
 		if errors.Is(err, transport.ErrHostKey) {
 			return v.mendHostKey(err)
 		}
+		if late(err) {
+			return []string{here("ping -M do -s 1400 %s, and ping alone: where the first fails, large packets do not come through (MTU)", address), v.on("uptime: a key exchange needs the processor")}
+		}
 		return []string{here("--legacy, if the server is old and you trust the network")}
 	case stepAuth:
+		if late(err) {
+			return []string{v.on("journalctl -u ssh -n 5; a login waits for name servers (UseDNS), for PAM, or for a home directory on a server that does not answer")}
+		}
 		return []string{here("ssh-copy-id %s, where a password lets you in; or name the key: --identity FILE", at), v.on("journalctl -u ssh -n 5; home, .ssh and authorized_keys must be writable by %s alone", to.user)}
 	case stepCommand:
 		return []string{v.on("see %s's shell in /etc/passwd, and ForceCommand, command=, MaxSessions in sshd_config and authorized_keys", to.user)}

@@ -224,6 +224,8 @@ func TestDoctorMisbehaving(t *testing.T) {
 		args = append(args, addr.String())
 	}
 	check(t, doctor(t, args...), want)
+	// Without the wrapper the protocol does not tell when the command begins, and how it ends.
+	check(t, doctor(t, "-R", "rsh", "--plain", "127.9.0.1"), map[string]wants{"127.9.0.1": {rshUpTo("stderr-channel") + " command? status? close", "", nil}})
 }
 
 // rshUpTo is the steps of a good host up to one.
