@@ -96,8 +96,12 @@ type Filter struct {
 
 // wants says whether the filter takes s, as the kernel would.
 func (f Filter) wants(s Socket) bool {
-	port := s.Local.Port()
-	return f.states()&(1<<s.State) != 0 && port >= f.MinPort && (f.MaxPort == 0 || port <= f.MaxPort)
+	return f.states()&(1<<s.State) != 0 && f.has(s.Local.Port())
+}
+
+// has says whether a local port is wanted.
+func (f Filter) has(port uint16) bool {
+	return port >= f.MinPort && (f.MaxPort == 0 || port <= f.MaxPort)
 }
 
 func (f Filter) states() (bits uint32) {

@@ -66,7 +66,9 @@ func dump(conn *netlink.Conn, f Filter) ([]Socket, error) {
 			if err != nil {
 				return nil, err
 			}
-			sockets = append(sockets, s)
+			if f.has(s.Local.Port()) { // a socket that lets go of its port meanwhile passes the kernel's filter, and comes without one
+				sockets = append(sockets, s)
+			}
 		}
 	}
 	return sockets, nil

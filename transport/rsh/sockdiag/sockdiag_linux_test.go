@@ -21,6 +21,7 @@ import (
 func TestDump(t *testing.T) {
 	v4 := message(afInet, Listen, netip.MustParseAddrPort("192.0.2.1:600"), netip.MustParseAddrPort("0.0.0.0:0"))
 	v6 := message(afInet6, TimeWait, netip.MustParseAddrPort("[2001:db8::1]:601"), netip.MustParseAddrPort("[2001:db8::2]:514"))
+	gone := message(afInet, TimeWait, netip.MustParseAddrPort("192.0.2.1:0"), netip.MustParseAddrPort("192.0.2.2:514")) // while the kernel looked
 	var families []uint8
 	kernel := func(reqs []netlink.Message) ([]netlink.Message, error) {
 		req := reqs[0]
@@ -44,7 +45,7 @@ func TestDump(t *testing.T) {
 		if req.Data[0] == afInet6 {
 			m.Data = v6
 		}
-		return nltest.Multipart([]netlink.Message{m, {Header: req.Header}})
+		return nltest.Multipart([]netlink.Message{m, {Header: req.Header, Data: gone}, {Header: req.Header}})
 	}
 	conn := nltest.Dial(kernel)
 	defer conn.Close()
