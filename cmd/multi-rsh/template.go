@@ -119,7 +119,7 @@ func (t *template) fill(host transport.Host, user string) (string, error) {
 func harmlessToShells(text string) bool {
 	return text != "" && strings.IndexFunc(text, func(r rune) bool {
 		return r >= utf8.RuneSelf || !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._:@%+,/=-", r))
-	}) < 0 && text[0] != '-'
+	}) < 0 && text[0] != '-' && text[0] != '=' // =ls is a path to zsh
 }
 
 // short is the name of a host up to its first dot. An address has no parts.
@@ -131,14 +131,15 @@ func short(name string) string {
 	return first
 }
 
-// quoteWords is a command of which a POSIX shell makes exactly these words.
+// quoteWords is a command of which a POSIX shell makes exactly these words. The first is quoted in any case, since bare words such as time
+// or repeat are the shell's own there.
 func quoteWords(words []string) string {
 	var b strings.Builder
 	for i, word := range words {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		if harmlessToShells(word) && !strings.Contains(word, "=") {
+		if i > 0 && harmlessToShells(word) && !strings.Contains(word, "=") {
 			b.WriteString(word)
 		} else {
 			b.WriteString("'" + strings.ReplaceAll(word, "'", `'\''`) + "'")
