@@ -83,6 +83,36 @@ func (e *StopError) Error() string {
 
 func (e *StopError) Unwrap() error { return e.Cause }
 
+// Retold is the error of a Result that was written down and is read again: its text as it was, the [transport.OpError] of its phase if it
+// had one, and where confirmed is not nil a [StopError]. Without a text it is nil. What else was in it is lost.
+func Retold(text string, phase transport.Phase, host string, confirmed *bool) (err error) {
+	if text == "" {
+		return nil
+	}
+	told := &retold{text: text}
+	if confirmed != nil {
+		told.stop = &StopError{Cause: errors.New(text), Confirmed: *confirmed}
+	}
+	if phase == "" {
+		return told
+	}
+	return &transport.OpError{Phase: phase, Host: host, Err: told}
+}
+
+type retold struct {
+	text string
+	stop *StopError // nil: it was none
+}
+
+func (e *retold) Error() string { return e.text }
+
+func (e *retold) Unwrap() error {
+	if e.stop == nil {
+		return nil
+	}
+	return e.stop
+}
+
 // classify puts a word to how a host ended.
 func classify(status transport.Status, err error) Outcome {
 	if err == nil {

@@ -296,31 +296,8 @@ func (e *entry) result(host transport.Host) *runner.Result {
 		r.Running = accepted
 	}
 	r.Ended = accepted.Add(fromSeconds(e.Run))
-	if e.Error != "" {
-		told := &toldError{text: string(e.Error)}
-		if e.Confirmed != nil {
-			told.stop = &runner.StopError{Cause: errors.New(told.text), Confirmed: *e.Confirmed}
-		}
-		r.Err = told
-		if e.Phase != "" {
-			r.Err = &transport.OpError{Phase: e.Phase, Host: host.Name, Err: told}
-		}
-	}
+	r.Err = runner.Retold(string(e.Error), e.Phase, host.Name, e.Confirmed)
 	return r
-}
-
-// toldError is an error of which the text is left, and whether it was a stop.
-type toldError struct {
-	text string
-	stop *runner.StopError
-}
-
-func (e *toldError) Error() string { return e.text }
-func (e *toldError) Unwrap() error {
-	if e.stop == nil {
-		return nil
-	}
-	return e.stop
 }
 
 // lines reads a file line by line.

@@ -284,31 +284,8 @@ func (r *recorded) result(host transport.Host) *runner.Result {
 	if r.Code != nil {
 		res.Status.Code = *r.Code
 	}
-	if r.Error != "" {
-		told := &toldError{text: r.Error}
-		if r.Confirmed != nil {
-			told.stop = &runner.StopError{Cause: errors.New(r.Error), Confirmed: *r.Confirmed}
-		}
-		if res.Err = told; r.Phase != "" {
-			res.Err = &transport.OpError{Phase: r.Phase, Host: host.Name, Err: told}
-		}
-	}
+	res.Err = runner.Retold(r.Error, r.Phase, host.Name, r.Confirmed)
 	return res
-}
-
-// toldError is an error of which the text is left.
-type toldError struct {
-	text string
-	stop *runner.StopError
-}
-
-func (e *toldError) Error() string { return e.text }
-
-func (e *toldError) Unwrap() error {
-	if e.stop == nil {
-		return nil
-	}
-	return e.stop
 }
 
 func (p *player) send(e runner.Event) error {
