@@ -70,6 +70,7 @@ type checkup struct {
 	plan     *plan
 	where    *destinations
 	progress *output.Progress
+	names    map[netip.Addr]string // of our addresses, by this machine's resolver; "": it knows none
 
 	mu     sync.Mutex
 	visits map[string]*visit // by the host's name
@@ -110,7 +111,7 @@ func (e *env) doctorVerb(args []string) error {
 	if err != nil {
 		return err
 	}
-	d := &checkup{env: e, json: values.Bool("json"), visits: map[string]*visit{}}
+	d := &checkup{env: e, json: values.Bool("json"), names: map[netip.Addr]string{}}
 	if d.config, err = a.config(values, files, e.Getenv); err != nil {
 		return err
 	}
@@ -452,15 +453,22 @@ func route(to netip.AddrPort) (note string, err error) {
 	return note, nil
 }
 
-// ourName is what an address of ours is called here; where no name is known that is the address, and known is false.
-func ourName(ctx context.Context, addr netip.Addr) (name string, known bool) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	names, err := net.DefaultResolver.LookupAddr(ctx, addr.Unmap().WithZone("").String())
-	if err != nil || len(names) == 0 {
+// ourName is what an address of ours is called here; where no name is known that is the address, and known is false. A name server that
+// does not answer costs its two seconds once, and not for each host.
+func (d *checkup) ourName(ctx context.Context, addr netip.Addr) (name string, known bool) {
+	name, looked := d.names[addr]
+	if !looked {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if names, err := net.DefaultResolver.LookupAddr(ctx, addr.Unmap().WithZone("").String()); err == nil && len(names) > 0 {
+			name = strings.TrimSuffix(names[0], ".")
+		}
+		d.names[addr] = name
+	}
+	if name == "" {
 		return addr.Unmap().String(), false
 	}
-	return strings.TrimSuffix(names[0], "."), true
+	return name, true
 }
 
 // machine is what this one calls itself.

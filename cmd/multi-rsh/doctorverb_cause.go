@@ -22,6 +22,10 @@ func (v *visit) conclude(ctx context.Context, d *checkup, r *runner.Result) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.Outcome = r.Outcome
+	if r.Outcome == runner.OK && !r.Status.Background || r.Err == nil && !r.Status.Known {
+		v.healthy(r)
+		return
+	}
 	to, err := d.where.of(ctx, v.host)
 	if err != nil {
 		to.address = v.host.Address()
@@ -36,12 +40,10 @@ func (v *visit) conclude(ctx context.Context, d *checkup, r *runner.Result) {
 	case r.Outcome == runner.Signal:
 		v.undo(stepStatus)
 		v.because(stepStatus, r.Ended, fmt.Sprintf("the command \"true\" was ended by SIG%s", r.Status.Signal), v.on("see its log, and limits of memory or time (limits.conf(5))"))
-	case r.Status.Background:
+	default: // something is left in the background
 		v.undo(stepClose)
 		v.because(stepClose, r.Ended, "the command has ended, and something that the login started still holds the connection",
 			v.on("have what %s's shell starts in the background take its output elsewhere: program >/dev/null 2>&1 </dev/null &", to.user))
-	default:
-		v.healthy(r)
 	}
 }
 
@@ -163,7 +165,7 @@ func (v *visit) failLogin(ctx context.Context, d *checkup, r *runner.Result, to 
 	}
 	name, known := us.String(), false
 	if us.IsValid() {
-		name, known = ourName(ctx, us)
+		name, known = d.ourName(ctx, us)
 	}
 	lookup := fmt.Sprintf("by this machine's own resolver %v is %s", us, name)
 	entry := name

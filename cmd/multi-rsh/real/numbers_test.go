@@ -43,7 +43,7 @@ func (tab *table) add(ok bool, what, goal, here, peer string) {
 }
 
 // TestNumbers is the benchmark: the main jobs on real and simulated hosts, beside what else does them, and the tables of what came
-// out, one for each transport, and one each for host expressions, output and runs that end early or go on.
+// out, one for each transport, and one each for host expressions, output, runs that end early or go on, and the picture of the ports.
 func TestNumbers(t *testing.T) {
 	if *numbers == "" {
 		t.Skip("a benchmark of several minutes: make bench")
@@ -73,6 +73,11 @@ func TestNumbers(t *testing.T) {
 			stopNumbers(t, tab)
 		}
 		tab.write("runs", versions(), runsPage, "others")
+	})
+	t.Run("ports", func(t *testing.T) {
+		tab := &table{t: t}
+		portsNumbers(t, tab)
+		tab.write("ports", versions("iproute2"), portsPage, "ss")
 	})
 	t.Run("hosts", func(t *testing.T) {
 		tab := &table{t: t}
@@ -108,7 +113,7 @@ Made by "make bench" on %s: Linux %s, %d CPUs, %s, %s.
 		sections[name] = "\n## " + strings.TrimSuffix(section, "\n") + "\n"
 	}
 	sections[part] = text
-	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]+sections["runs"]), 0o644); err != nil {
+	if err := os.WriteFile(*numbers, []byte(title+sections["ssh"]+sections["rsh"]+sections["hosts"]+sections["output"]+sections["runs"]+sections["ports"]), 0o644); err != nil {
 		tab.t.Fatal(err)
 	}
 }
