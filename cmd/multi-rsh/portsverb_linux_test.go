@@ -17,6 +17,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"multirsh/transport/rig"
+	"multirsh/transport/rsh/sockdiag"
 )
 
 // portsInsideVar is set in the second run of a test, which is in a network namespace of its own.
@@ -109,7 +112,7 @@ func (h *portsHost) connect(port int, host string) (ours, theirs *net.TCPConn) {
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
-// closeWrite sends the end of file, and waits until the other side has it.
+// closeWrite sends the end of file, and waits until the other side has it and the kernel knows that: an acknowledgement may be late.
 func (h *portsHost) closeWrite(from, to *net.TCPConn) {
 	h.Helper()
 	if err := from.CloseWrite(); err != nil {
@@ -118,6 +121,18 @@ func (h *portsHost) closeWrite(from, to *net.TCPConn) {
 	if _, err := io.Copy(io.Discard, to); err != nil {
 		h.Fatal(err)
 	}
+	raw, err := from.SyscallConn()
+	h.check(err)
+	rig.Until(h, "its end of file is acknowledged", func() (objection string) {
+		h.check(raw.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			h.check(err)
+			if state := sockdiag.State(info.State); state == sockdiag.FinWait1 {
+				objection = state.String()
+			}
+		}))
+		return objection
+	})
 }
 
 // timeWait leaves port in TIME-WAIT.
