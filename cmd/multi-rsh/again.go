@@ -244,7 +244,7 @@ func (e *env) pastConfig(a *arguments, p *past) (*config, error) {
 	}
 	own := a.settled()
 	p.options = map[string]bool{}
-	for _, text := range call.Options {
+	for _, text := range journal.FromTexts(call.Options) {
 		name, value, _ := strings.Cut(strings.TrimPrefix(text, "--"), "=")
 		o := a.line.byLong(name)
 		switch {
@@ -268,7 +268,7 @@ func (e *env) pastConfig(a *arguments, p *past) (*config, error) {
 	}); err != nil {
 		return nil, err
 	}
-	a.past, p.title, p.dir = p, call.Title, call.Dir
+	a.past, p.title, p.dir = p, string(call.Title), string(call.Dir)
 	values, err := a.values()
 	if err != nil {
 		return nil, err

@@ -44,6 +44,19 @@ func (c *config) template() (*template, error) {
 	return parseTemplate(c.command, c.argv || c.script != "")
 }
 
+// checkTemplate shows a mistake in what the user has written, which what is made of a script is not.
+func (c *config) checkTemplate() error {
+	if !c.subst {
+		return nil
+	}
+	text := c.command
+	if c.script != "" {
+		text = quoteWords(c.words)
+	}
+	_, err := parseTemplate(text, c.argv || c.script != "")
+	return err
+}
+
 // commander gives each host its command.
 type commander struct {
 	base     transport.Command
@@ -115,9 +128,11 @@ func (m *commander) of(host transport.Host) *transport.Command {
 		return &m.base
 	}
 	command := m.base
-	if line, err := m.line(context.Background(), host); err == nil { // as it was when it was looked at before the run
-		command.Line = line
+	line, err := m.line(context.Background(), host)
+	if err != nil { // which it was not when it was looked at before the run
+		line = "exit 126"
 	}
+	command.Line = line
 	return &command
 }
 

@@ -186,6 +186,7 @@ func (a *arguments) config(ctx *cli.Context, files []*configFile, getenv func(st
 		},
 		func() error { return a.exit(ctx, c) },
 		func() error { return a.hostsAndCommand(c, getenv) },
+		c.checkTemplate,
 		func() error { return a.contradictions(c) },
 	} {
 		if err := step(); err != nil {

@@ -81,9 +81,9 @@ func (e *env) keepsInput(c *config) func() (*os.File, error) {
 
 // callOptions is what a journal has of how the program was called, to run the same again.
 type callOptions struct {
-	Options []string `json:"options"`         // in the one form --name=value
-	Dir     string   `json:"dir"`             // in which it was
-	Title   string   `json:"title,omitempty"` // what to call the command, if that is not its text
+	Options []journal.Text `json:"options"`         // in the one form --name=value
+	Dir     journal.Text   `json:"dir"`             // in which it was
+	Title   journal.Text   `json:"title,omitempty"` // what to call the command, if that is not its text
 }
 
 // journal is what keeps the run's journal: that of the past run that is resumed, or a new one. The oldest runs are removed.
@@ -104,7 +104,7 @@ func (e *env) journal(c *config, p *plan, drain func(error)) (*journaled, error)
 		dir = c.past.dir
 	}
 	kept, settings := c.kept()
-	options, err := json.Marshal(callOptions{kept, dir, c.title})
+	options, err := json.Marshal(callOptions{journal.Texts(kept), journal.Text(dir), journal.Text(c.title)})
 	if err != nil {
 		return nil, err
 	}
@@ -151,12 +151,15 @@ func (c *config) kept() (options, settings []string) {
 				text = "--" + name + "=" + path
 			}
 		}
+		if name == "argv" && c.script != "" {
+			continue // said below
+		}
 		options = append(options, text)
 		if slices.Contains(fixed, name) {
 			settings = append(settings, text)
 		}
 	}
-	if c.script != "" && !c.argv { // what the command is by now
+	if c.script != "" { // what the command is by now
 		options = append(options, "--argv=true")
 	}
 	return options, settings

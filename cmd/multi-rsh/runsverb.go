@@ -99,7 +99,7 @@ func newRow(i *journal.Info) runRow {
 func titleOf(h *journal.Head) string {
 	var call callOptions
 	if json.Unmarshal(h.Config, &call) == nil && call.Title != "" {
-		return call.Title
+		return string(call.Title)
 	}
 	return h.Command
 }
@@ -220,7 +220,7 @@ func (e *env) showRun(name string, asJSON bool) error {
 	}
 	var call callOptions
 	if json.Unmarshal(run.Head.Config, &call) == nil && len(call.Options) > 0 {
-		fmt.Fprintf(&b, "options: %s\n", printable(strings.Join(call.Options, " "), 0))
+		fmt.Fprintf(&b, "options: %s\n", printable(strings.Join(journal.FromTexts(call.Options), " "), 0))
 	}
 	if run.Head.InputSHA256 != "" {
 		fmt.Fprintf(&b, "input of %d bytes: %s\n", run.Head.InputSize, run.Input())

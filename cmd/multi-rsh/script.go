@@ -21,6 +21,7 @@ type script struct {
 	text        []byte
 	name        string   // its file is called so on the hosts
 	interpreter []string // of its first line
+	id          string   // follows it in the input: what the host has kept is the script, and not what came behind it
 }
 
 // readScript reads the file of --script, or standard input.
@@ -28,7 +29,9 @@ func readScript(name string, stdin io.Reader) (*script, error) {
 	wrong := func(format string, args ...any) error {
 		return usagef("--script %s: %s", name, fmt.Sprintf(format, args...))
 	}
-	s := &script{name: "script"}
+	var id [8]byte
+	rand.Read(id[:]) // never fails
+	s := &script{name: "script", id: hex.EncodeToString(id[:])}
 	from := stdin
 	if name != "-" {
 		file, err := os.Open(name)
@@ -64,7 +67,10 @@ func readScript(name string, stdin io.Reader) (*script, error) {
 		return nil, wrong("its lines end with CR LF, which no interpreter has in its name; dos2unix mends that")
 	}
 	// As execve(2): a path, and what follows is one argument.
-	path, argument, _ := strings.Cut(strings.Trim(string(first), " \t"), " ")
+	path, argument := strings.Trim(string(first), " \t"), ""
+	if i := strings.IndexAny(path, " \t"); i >= 0 {
+		path, argument = path[:i], path[i:]
+	}
 	if path == "" || strings.IndexByte(string(first), 0) >= 0 {
 		return nil, wrong("its first line names no interpreter; write #!/bin/sh there")
 	}
@@ -83,31 +89,36 @@ var fileName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 // of a pipe: only with fullblock does it wait for a block that comes in pieces, and one that does not know it has read nothing when it says so.
 // The braces are doubled where the command is a template.
 func (s *script) command(arguments []string, input, template bool) string {
-	var id [8]byte
-	rand.Read(id[:]) // never fails
 	n := strconv.Itoa(len(s.text))
 	stdin := ""
 	if !input {
 		stdin = " </dev/null"
 	}
-	prologue := `mr_t=${TMPDIR:-/tmp}; mr_d=$(mktemp -d "$mr_t/multi-rsh-XXXXXXXX" 2>/dev/null) || ` +
-		`{ mr_d=$mr_t/multi-rsh-` + hex.EncodeToString(id[:]) + `-$(uname -n)-$$; mkdir -m 700 "$mr_d"; } && { ` +
-		`trap 'rm -rf "$mr_d"' 0; trap 'exit 129' 1; trap 'exit 130' 2; trap 'exit 143' 15; mr_f=$mr_d/` + s.name + `; ` +
-		`{ dd bs=` + n + ` count=1 iflag=fullblock 2>/dev/null || dd ibs=1 obs=65536 count=` + n + ` 2>/dev/null; } >"$mr_f" && ` +
-		`[ "$(($(wc -c <"$mr_f")))" = ` + n + ` ]; } || { echo "multi-rsh: the script could not be kept in $mr_d" >&2; exit 126; }; `
-	if template {
-		prologue = strings.NewReplacer("{", "{{", "}", "}}").Replace(prologue)
+	words := `"$mr_1" `
+	set := `mr_1=$1; shift; `
+	if len(s.interpreter) > 1 {
+		words, set = `"$mr_1" "$mr_2" `, `mr_1=$1; mr_2=$2; shift 2; `
 	}
-	line := prologue + quoteWords(s.interpreter) + ` "$mr_f"`
+	// No quote, backslash, newline or ! within the one pair of quotes: csh and fish alter those.
+	line := `exec /bin/sh -c '` + set + `mr_t=${TMPDIR:-/tmp}; mr_d=$(mktemp -d "$mr_t/multi-rsh-XXXXXXXX" 2>/dev/null) || ` +
+		`{ mr_d=$mr_t/multi-rsh-` + s.id + `-$(uname -n)-$$; mkdir -m 700 "$mr_d"; } && { mr_end() { mr_s=${1:-$?}; trap - 0; rm -rf "$mr_d"; exit $mr_s; }; ` +
+		`trap mr_end 0; trap "mr_end 129" 1; trap "mr_end 130" 2; trap "mr_end 143" 15; mr_f=$mr_d/` + s.name + `; ` +
+		`{ dd bs=` + n + ` count=1 iflag=fullblock 2>/dev/null || dd ibs=1 obs=65536 count=` + n + ` 2>/dev/null; } >"$mr_f" && ` +
+		`[ "$(($(wc -c <"$mr_f")))" = ` + n + ` ] && read -r mr_n && [ "$mr_n" = ` + s.id + ` ]; } || ` +
+		`{ echo "multi-rsh: the script could not be kept in $mr_d" >&2; exit 126; }; ` +
+		words + `"$mr_f" "$@"` + stdin + `; mr_end $?' sh ` + quoteWords(s.interpreter)
+	if template {
+		line = strings.NewReplacer("{", "{{", "}", "}}").Replace(line)
+	}
 	if len(arguments) > 0 {
 		line += " " + quoteWords(arguments)
 	}
-	return line + stdin + "; exit $?" // or a shell would put it into its own place, traps and all
+	return line
 }
 
 // followed is the script and then the input, "" for none, as one stream.
 func (s *script) followed(input string, stdin io.Reader) (io.ReadCloser, error) {
-	head := bytes.NewReader(s.text)
+	head := io.MultiReader(bytes.NewReader(s.text), strings.NewReader(s.id+"\n"))
 	if input == "" {
 		return io.NopCloser(head), nil
 	}

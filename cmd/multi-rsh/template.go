@@ -118,8 +118,8 @@ func (t *template) fill(host transport.Host, user string) (string, error) {
 // harmlessToShells tells whether no shell sees more in the text than a part of a word, wherever it stands.
 func harmlessToShells(text string) bool {
 	return text != "" && strings.IndexFunc(text, func(r rune) bool {
-		return r >= utf8.RuneSelf || !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._:@%+,/=-", r))
-	}) < 0 && text[0] != '-' && text[0] != '=' // =ls is a path to zsh
+		return r >= utf8.RuneSelf || !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._:@%+,/-", r))
+	}) < 0 && text[0] != '-'
 }
 
 // short is the name of a host up to its first dot. An address has no parts.
@@ -131,15 +131,15 @@ func short(name string) string {
 	return first
 }
 
-// quoteWords is a command of which a POSIX shell makes exactly these words. The first is quoted in any case, since bare words such as time
-// or repeat are the shell's own there.
+// quoteWords is a command of which a POSIX shell makes exactly these words. The first is quoted in any case, since bare words such as time,
+// repeat or %1 are the shell's own there.
 func quoteWords(words []string) string {
 	var b strings.Builder
 	for i, word := range words {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		if i > 0 && harmlessToShells(word) && !strings.Contains(word, "=") {
+		if i > 0 && harmlessToShells(word) {
 			b.WriteString(word)
 		} else {
 			b.WriteString("'" + strings.ReplaceAll(word, "'", `'\''`) + "'")

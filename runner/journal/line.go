@@ -76,12 +76,14 @@ func appendText(b []byte, s string) []byte {
 	return append(b, `"}`...)
 }
 
-// text is what appendText has written.
-type text string
+// Text is a string that goes into JSON and comes back byte for byte, UTF-8 or not.
+type Text string
 
-func (t text) MarshalJSON() ([]byte, error) { return appendText(nil, string(t)), nil }
+// MarshalJSON implements json.Marshaler.
+func (t Text) MarshalJSON() ([]byte, error) { return appendText(nil, string(t)), nil }
 
-func (t *text) UnmarshalJSON(b []byte) error {
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *Text) UnmarshalJSON(b []byte) error {
 	if b[0] != '{' {
 		return json.Unmarshal(b, (*string)(t))
 	}
@@ -89,19 +91,21 @@ func (t *text) UnmarshalJSON(b []byte) error {
 		Base64 []byte `json:"base64"`
 	}
 	err := json.Unmarshal(b, &in)
-	*t = text(in.Base64)
+	*t = Text(in.Base64)
 	return err
 }
 
-func texts(s []string) []text {
-	var all []text
+// Texts are strings as Text.
+func Texts(s []string) []Text {
+	var all []Text
 	for _, one := range s {
-		all = append(all, text(one))
+		all = append(all, Text(one))
 	}
 	return all
 }
 
-func fromTexts(t []text) []string {
+// FromTexts is the inverse of Texts.
+func FromTexts(t []Text) []string {
 	var all []string
 	for _, one := range t {
 		all = append(all, string(one))
@@ -185,9 +189,9 @@ type headLine struct {
 	Program  string          `json:"program,omitempty"`
 	Parent   string          `json:"parent,omitempty"`
 	Digest   string          `json:"digest"`
-	Command  text            `json:"command"`
-	Settings text            `json:"settings,omitempty"`
-	Argv     []text          `json:"argv,omitempty"`
+	Command  Text            `json:"command"`
+	Settings Text            `json:"settings,omitempty"`
+	Argv     []Text          `json:"argv,omitempty"`
 	Config   json.RawMessage `json:"config,omitempty"`
 	Input    *inputField     `json:"input,omitempty"`
 }
@@ -200,7 +204,7 @@ type inputField struct {
 func appendHead(b []byte, h *Head) ([]byte, error) {
 	l := headLine{
 		Type: "head", V: Version, Time: h.Time, Program: h.Program, Parent: h.Parent, Digest: h.Digest,
-		Command: text(h.Command), Settings: text(h.Settings), Argv: texts(h.Argv), Config: h.Config,
+		Command: Text(h.Command), Settings: Text(h.Settings), Argv: Texts(h.Argv), Config: h.Config,
 	}
 	if h.InputSHA256 != "" {
 		l.Input = &inputField{h.InputSize, h.InputSHA256}
@@ -216,16 +220,16 @@ func appendHead(b []byte, h *Head) ([]byte, error) {
 type entry struct {
 	Type string    `json:"type"`
 	Seq  *int      `json:"seq"`
-	Host text      `json:"host"`
+	Host Text      `json:"host"`
 	Time time.Time `json:"time"`
 
 	// host
-	Addr      text   `json:"addr"`
-	User      text   `json:"user"`
-	Transport text   `json:"transport"`
-	Jump      text   `json:"jump"`
+	Addr      Text   `json:"addr"`
+	User      Text   `json:"user"`
+	Transport Text   `json:"transport"`
+	Jump      Text   `json:"jump"`
 	Port      uint16 `json:"port"`
-	Vars      []text `json:"vars"`
+	Vars      []Text `json:"vars"`
 
 	// run, resume
 	PID   int    `json:"pid"`
@@ -235,9 +239,9 @@ type entry struct {
 	// waits, result
 	Outcome    runner.Outcome  `json:"outcome"`
 	Code       *int            `json:"code"`
-	Signal     text            `json:"signal"`
+	Signal     Text            `json:"signal"`
 	Phase      transport.Phase `json:"phase"`
-	Error      text            `json:"error"`
+	Error      Text            `json:"error"`
 	Confirmed  *bool           `json:"confirmed"`
 	Ran        bool            `json:"ran"`
 	Ended      bool            `json:"ended"`

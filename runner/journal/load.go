@@ -226,7 +226,7 @@ func (x *reader) head(line []byte) error {
 		return err
 	}
 	x.run.Head = Head{
-		Program: h.Program, Time: h.Time, Argv: fromTexts(h.Argv), Config: h.Config, Command: string(h.Command), Settings: string(h.Settings),
+		Program: h.Program, Time: h.Time, Argv: FromTexts(h.Argv), Config: h.Config, Command: string(h.Command), Settings: string(h.Settings),
 		Parent: h.Parent, Digest: h.Digest,
 	}
 	if h.Input != nil {
@@ -353,7 +353,7 @@ func (x *reader) suspects(line []byte) []int {
 			break
 		}
 		rest = after
-		var name text
+		var name Text
 		if json.NewDecoder(bytes.NewReader(after)).Decode(&name) == nil {
 			seqs = append(seqs, x.names[string(name)]...)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,7 +13,10 @@ import (
 	"multirsh/transport"
 )
 
-// Validate tells whether line can be run, before anything is: it holds no NUL and no % but these.
+// maxLine is what Linux takes as one argument (execve(2), MAX_ARG_STRLEN, less the NUL). Other systems tell when it is run.
+const maxLine = 128<<10 - 1
+
+// Validate tells whether line can be run, before anything is: it is not too long, and holds no NUL and no % but these.
 //
 //	%h  the host's address: its name, or its address where the inventory gives one
 //	%u  the user on the host; where none is given, the name of the local user
@@ -24,6 +28,9 @@ import (
 // names alone. A name that begins with a dash is refused: programs would take it for an option. What a further shell makes of
 // the word, as in "eval %h" or "ssh gateway ssh %h", is not in our hands.
 func Validate(line string) error {
+	if len(line) > maxLine && runtime.GOOS == "linux" {
+		return fmt.Errorf("the command has %d bytes, and a local one can have %d: put it in a file, or pass its data as input", len(line), maxLine)
+	}
 	return each(line, func(string, byte, bool) error { return nil })
 }
 

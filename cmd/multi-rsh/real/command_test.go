@@ -25,6 +25,28 @@ func TestScriptOverSSH(t *testing.T) {
 	onHosts(t, r, func(args ...string) outcome { return run(t, "multi-rsh", overSSH(cfg, args...)...) })
 }
 
+// Whatever the login shell is, a script runs, with its arguments, its input and its status.
+func TestScriptLoginShells(t *testing.T) {
+	r := sshRig(t, 1)
+	cfg := sshConfig(t, knownHosts(r, 0, 0))
+	dir := t.TempDir()
+	script, input := filepath.Join(dir, "tool.sh"), filepath.Join(dir, "input")
+	for name, text := range map[string]string{script: "#!/bin/sh -e\nprintf '<%s>' \"$@\"; cat; exit 7\n", input: "in\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, shell := range rig.Shells() {
+		t.Run(shell.Name, func(t *testing.T) {
+			user := rig.ShellUser(t, shell.Name)
+			o := run(t, "multi-rsh", "-R", "ssh", "-F", cfg, "-u", user, "-q", "-N", "-S", "-w", r.Hosts[0].Name, "--input", input, "--script", script, "a b", "it's", "$HOME", "")
+			if want := "<a b><it's><$HOME><>in\n"; o.code != 7 || o.stdout != want {
+				t.Errorf("%v\n%q, want %q", o, o.stdout, want)
+			}
+		})
+	}
+}
+
 func onHosts(t *testing.T, r *rig.Rig, run func(args ...string) outcome) {
 	t.Helper()
 	dir, all, n := t.TempDir(), addresses(r, 1), len(r.Hosts)
