@@ -183,6 +183,8 @@ func (v *visit) failLogin(ctx context.Context, d *checkup, r *runner.Result, to 
 		v.because(stepName, r.Ended, cause+" ("+lookup+")", addName,
 			v.on("journalctl -t in.rshd -t rshd -n 5 (or /var/log/auth.log, daemon.log) says which of these it is"),
 			"on the way: a router that translates addresses (NAT) must leave the source port below 1024")
+	case late(err) && d.merge:
+		v.noAnswer(r.Ended, cause+": the host has taken the connection and says nothing", entry)
 	case late(err):
 		v.silent = true
 		v.with(stepTaken, stepUnknown)
@@ -214,24 +216,34 @@ func (d *checkup) localName() string {
 
 // compare tells, with a second visit that asked for no stderr channel, which of two causes it is.
 func (v *visit) compare(d *checkup, without *visit) {
-	us := v.local.Addr().Unmap()
 	at := v.last
-	v.undo(stepTaken)
-	if without.reached(stepAuth) {
+	switch {
+	case without.reached(stepAuth):
+		v.undo(stepTaken)
 		v.with(stepTaken, stepOK)
 		v.with(stepName, stepOK)
 		v.with(stepAuth, stepOK)
 		v.because(stepStderr, at, "the host lets us in when it is asked for no stderr channel (tried just now), so what does not come through is its connection to us for that channel",
 			v.mendStderr(), here("--merge does without the channel"))
-		return
+	case without.silent:
+		v.undo(stepTaken)
+		v.noAnswer(at, "the host has taken the connection and says nothing, with a stderr channel and without one (tried just now)",
+			cmp.Or(d.names[v.local.Addr().Unmap()], machine()))
+	default:
+		if tail := without.tail(); tail != nil { // else it could not even be connected to now
+			v.undo(stepTaken)
+			v.Steps = append(v.Steps, tail...)
+			v.Outcome, v.Failed, v.Cause, v.Mend = without.Outcome, without.Failed, without.Cause, without.Mend
+		}
 	}
-	if !without.silent {
-		v.Steps, v.Failed, v.Cause, v.Mend = append(v.Steps, without.tail()...), without.Failed, without.Cause, without.Mend
-		return
-	}
+}
+
+// noAnswer is a host that does not find out the name of our address, which is to be called name there.
+func (v *visit) noAnswer(at time.Time, what, name string) {
+	us := v.local.Addr().Unmap()
 	v.with(stepTaken, stepUnknown)
-	v.because(stepName, at, "the host has taken the connection and says nothing, with a stderr channel and without one (tried just now): it is looking for the name of our address, and its name server does not answer",
-		v.on("echo '%v %s' >>/etc/hosts", us, machine()), v.on("see that the name servers in /etc/resolv.conf answer: getent hosts %v", us))
+	v.because(stepName, at, what+": it is looking for the name of our address, and its name server does not answer",
+		v.on("echo '%v %s' >>/etc/hosts", us, name), v.on("see that the name servers in /etc/resolv.conf answer: getent hosts %v", us))
 }
 
 // tail is the steps from the host's answer on.

@@ -224,6 +224,11 @@ func TestDoctorMisbehaving(t *testing.T) {
 		args = append(args, addr.String())
 	}
 	check(t, doctor(t, args...), want)
+	silent := doctor(t, "-R", "rsh", "--merge", "--connect-timeout", "1", "127.9.0.5")
+	check(t, silent, map[string]wants{"127.9.0.5": {reached + " port-accepted? reverse-name!", "reverse name", []string{"its name server does not answer"}}})
+	if text := silent["127.9.0.5"].Cause; strings.Contains(text, "stderr") {
+		t.Errorf("there is no stderr channel, and: %s", text)
+	}
 	// Without the wrapper the protocol does not tell when the command begins, and how it ends.
 	check(t, doctor(t, "-R", "rsh", "--plain", "127.9.0.1"), map[string]wants{"127.9.0.1": {rshUpTo("stderr-channel") + " command? status? close", "", nil}})
 }
