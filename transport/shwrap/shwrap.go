@@ -73,6 +73,8 @@
 //   - A command that needs the SIGKILL, or is stopped with KILL, takes the shell with it: end of file without a trailer.
 //   - For a second after a stop the watcher and its sleep can be seen on the host, holding nothing.
 //   - $? does not tell exit 137 from death by SIGKILL (143 from SIGTERM …): both are status 137.
+//   - ksh93 runs what is in parentheses without a process of its own. A stop that finds it there before the command has its
+//     process, or when it has none any more, is told as status 15 (the signal's number) and not as 143.
 //   - Somebody who kills the waiting shell with SIGKILL leaves the watcher with the connection: it ends by a stop or by our close.
 //   - What a command does not read of its input crosses the network all the same.
 //   - Where dd has no iflag=fullblock (POSIX does not have it), input goes byte by byte, exactly but slowly.
