@@ -367,7 +367,11 @@ func (v *visit) passed(p transport.Passed) {
 	v.last = now
 	if p.Phase == transport.PhaseResolve && len(p.Addrs) > 0 {
 		var note string
-		note, v.routed = route(p.Addrs[0])
+		for _, addr := range p.Addrs { // one that can be reached is enough
+			if note, v.routed = route(addr); v.routed == nil {
+				break
+			}
+		}
 		v.last = time.Now()
 		if v.routed == nil {
 			v.add(stepRoute, stepOK, v.last.Sub(now), note)
