@@ -4,6 +4,8 @@ package real
 
 import (
 	"encoding/json"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -115,7 +117,8 @@ func TestDoctorRsh(t *testing.T) {
 			h1, h2, without, down, closed := r.Hosts[0].Name, r.Hosts[1].Name, nameless.Hosts[0].Name, gone.Hosts[0].Name, sshd.Hosts[0].Name
 
 			file := filepath.Join(t.TempDir(), "hosts")
-			lines := []string{h1, h2 + " user=" + rig.NoRhosts, without, down, closed, "nowhere.invalid", "no-route addr=192.0.2.1"}
+			lines := []string{h1, h2 + " user=" + rig.NoRhosts, without, down, closed, "nowhere.invalid", "no-route addr=192.0.2.1",
+				"translated addr=127.0.0.1 port=" + translated(t, r.Hosts[0].Addr(1).String()+":514")}
 			if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -128,6 +131,7 @@ func TestDoctorRsh(t *testing.T) {
 				closed:            {"resolve route reserved-port connect!", "connect", []string{"nobody listens on port 514", "systemctl enable --now rsh.socket"}},
 				"nowhere.invalid": {"resolve!", "resolve", []string{"getent hosts nowhere.invalid"}},
 				"no-route":        {"resolve route!", "route", []string{"no way to 192.0.2.1", "ip route get 192.0.2.1"}},
+				"translated":      {reached + " port-accepted? reverse-name!", "reverse name", []string{"(NAT) must leave the source port below 1024"}},
 			})
 			for _, s := range found[h1].Steps {
 				if s.MS == nil != slices.Contains([]string{"port accepted", "reverse name"}, s.Step) {
@@ -139,6 +143,35 @@ func TestDoctorRsh(t *testing.T) {
 			}
 		})
 	}
+}
+
+// translated is a port of ours that leads to an address, as through a router that gives connections other ports of its own.
+func translated(t *testing.T, to string) (port string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				s, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer s.Close()
+				go io.Copy(s, c)
+				io.Copy(c, s)
+			}()
+		}
+	}()
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return port
 }
 
 // The same for sshd: a wrong key, an unknown one of the host's, nobody there, and packets that are dropped.
