@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net"
 	"os/user"
 	"slices"
@@ -107,7 +108,7 @@ type portsView struct {
 func (v *portsView) picture(p *portsPicture) {
 	ports := p.ports()
 	counts := count(ports)
-	fmt.Fprintln(v.W, v.headline(p, counts))
+	writeParagraph(v.W, v.headline(p, counts), "", cmp.Or(v.Width, math.MaxInt))
 	fmt.Fprintln(v.W)
 	v.grid(ports)
 	fmt.Fprintln(v.W)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -171,16 +172,24 @@ func TestByPort(t *testing.T) {
 	}
 }
 
-// A screen never has more rows than the terminal, whatever has to be shown.
+// A screen never has more rows than the terminal, whatever has to be shown, and what clears the old one takes nothing of it.
 func TestFrame(t *testing.T) {
 	for _, rows := range []int{1, 5, 16, 24, 50, 200} {
-		for _, columns := range []int{10, 40, 80, 200} {
-			got := frame(everyState(), &portsView{Stream: output.Stream{Width: columns}, name: users}, rows)
+		for _, columns := range []int{1, 10, 22, 40, 80, 200} {
+			got := frame(everyState(), &portsView{Stream: output.Stream{Width: columns, Color: true}, name: users}, rows)
 			if n := bytes.Count(got, []byte("\n")) + 1; n > rows {
 				t.Errorf("%d rows on a terminal of %d", n, rows)
 			}
-			if !bytes.HasPrefix(got, []byte(home)) || !bytes.HasSuffix(got, []byte(clearRest)) {
+			// Each line comes behind what clears it, and nothing else is cleared.
+			drawn, is := strings.CutPrefix(string(colors.ReplaceAll(got, nil)), home)
+			if !is {
 				t.Errorf("%q", got)
+			}
+			for line := range strings.SplitSeq(strings.TrimSuffix(drawn, "\r\n"+clearRest), "\r\n") {
+				text, is := strings.CutPrefix(line, clearLine)
+				if !is || strings.ContainsRune(text, 0x1b) || utf8.RuneCountInString(text) > columns {
+					t.Errorf("%d by %d: %q", columns, rows, line)
+				}
 			}
 		}
 	}

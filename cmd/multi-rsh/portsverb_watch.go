@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -166,7 +168,36 @@ func frame(p *portsPicture, view *portsView, rows int) []byte {
 	view.table(p, min(len(p.sockets), max(0, rows-bytes.Count(text.Bytes(), []byte("\n"))-around)))
 	lines := bytes.Split(bytes.TrimSuffix(text.Bytes(), []byte("\n")), []byte("\n"))
 	lines = lines[:min(len(lines), rows)]
-	screen := []byte(home)
-	screen = append(screen, bytes.Join(lines, []byte(clearLine+"\r\n"))...)
-	return append(screen, clearLine+clearRest...)
+	for i := range lines {
+		lines[i] = cutLine(lines[i], view.Width)
+	}
+	more := len(lines) < rows
+	// What is cleared begins where the cursor is, which behind a line as wide as the screen is on its last character: so at the beginning.
+	screen := []byte(home + clearLine)
+	screen = append(screen, bytes.Join(lines, []byte("\r\n"+clearLine))...)
+	if more {
+		screen = append(screen, "\r\n"+clearRest...)
+	}
+	return screen
+}
+
+// colors are what Stream.Paint writes around a text.
+var colors = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+
+// cutLine shortens a line to so many characters, and keeps its colours.
+func cutLine(line []byte, width int) []byte {
+	var cut []byte
+	for len(line) > 0 {
+		text, color := line, []byte(nil)
+		if at := colors.FindIndex(line); at != nil {
+			text, color = line[:at[0]], line[at[0]:at[1]]
+		}
+		line = line[len(text)+len(color):]
+		for len(text) > 0 && width > 0 {
+			_, n := utf8.DecodeRune(text)
+			cut, text, width = append(cut, text[:n]...), text[n:], width-1
+		}
+		cut = append(cut, color...)
+	}
+	return cut
 }
