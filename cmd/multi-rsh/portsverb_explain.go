@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"multirsh/transport/rsh/sockdiag"
 )
@@ -32,7 +33,7 @@ func (q *portsQuery) explain() error {
 
 // explainAll draws the states with the number of sockets in each, and then explains those that are not empty.
 func (v *portsView) explainAll(p *portsPicture, k kernel) {
-	fmt.Fprintln(v.W, v.headline(p, count(p.ports())))
+	v.headline(p, count(p.ports()))
 	v.diagram(p, k)
 	explained := false
 	for at, l := range looks {
@@ -49,6 +50,7 @@ func (v *portsView) explainAll(p *portsPicture, k kernel) {
 		}
 	}
 	if !explained {
+		fmt.Fprintln(v.W)
 		v.say("No reserved port has a socket, so there is nothing to explain.")
 	}
 	v.blocked(p)
@@ -128,7 +130,8 @@ func writeParagraph(w io.Writer, text, indent string, width int) {
 	}
 }
 
-// diagram is the closing half of the state diagram of RFC 9293, figure 5, with the number of sockets in each state.
+// diagram is the closing half of the state diagram of RFC 9293, figure 5, with the number of sockets in each state. A terminal that is too
+// narrow for it goes without.
 func (v *portsView) diagram(p *portsPicture, k kernel) {
 	numbers := map[string]int{}
 	for _, s := range p.sockets {
@@ -142,7 +145,7 @@ func (v *portsView) diagram(p *portsPicture, k kernel) {
 		}
 		return text + pad
 	}
-	fmt.Fprintf(v.W, `
+	drawing := fmt.Sprintf(`
   %s   %s   %s
            │ answered       │ the handshake is over
            └───────┬────────┘
@@ -167,6 +170,12 @@ func (v *portsView) diagram(p *portsPicture, k kernel) {
 		box("fin-wait-1", 23), box("close-wait", 14),
 		box("fin-wait-2", 18), box("closing", 10), box("last-ack", 12), about(k.orphanGivesUp()),
 		box("time-wait", 23), about(timeWait))
+	for line := range strings.Lines(colors.ReplaceAllString(drawing, "")) {
+		if v.Width > 0 && utf8.RuneCountInString(line)-1 > v.Width {
+			return
+		}
+	}
+	io.WriteString(v.W, drawing)
 }
 
 // meaning says of sockets in one state what the state is, who has to act, and when it goes.

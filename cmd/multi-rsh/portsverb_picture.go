@@ -108,20 +108,20 @@ type portsView struct {
 func (v *portsView) picture(p *portsPicture) {
 	ports := p.ports()
 	counts := count(ports)
-	writeParagraph(v.W, v.headline(p, counts), "", cmp.Or(v.Width, math.MaxInt))
+	v.headline(p, counts)
 	fmt.Fprintln(v.W)
 	v.grid(ports)
 	fmt.Fprintln(v.W)
 	v.legend(counts, p.filter != "")
 }
 
-func (v *portsView) headline(p *portsPicture, counts []int) string {
+// headline says how many there are, in a line where the terminal is wide enough.
+func (v *portsView) headline(p *portsPicture, counts []int) {
+	text := fmt.Sprintf("%d in use by %s, %d blocked, %d free", inUse(counts), plural(len(p.sockets), "socket"), counts[lookBlocked], counts[lookFree])
 	if p.filter != "" {
-		return fmt.Sprintf("reserved ports %d to %d: %s of %d on %s (%s)",
-			resvport.First, resvport.Last, plural(len(p.sockets), "socket"), p.total, plural(inUse(counts), "port"), p.filter)
+		text = fmt.Sprintf("%s of %d on %s (%s)", plural(len(p.sockets), "socket"), p.total, plural(inUse(counts), "port"), p.filter)
 	}
-	return fmt.Sprintf("reserved ports %d to %d: %d in use by %s, %d blocked, %d free",
-		resvport.First, resvport.Last, inUse(counts), plural(len(p.sockets), "socket"), counts[lookBlocked], counts[lookFree])
+	writeParagraph(v.W, fmt.Sprintf("reserved ports %d to %d: %s", resvport.First, resvport.Last, text), "", cmp.Or(v.Width, math.MaxInt))
 }
 
 func plural(n int, noun string) string {

@@ -151,6 +151,20 @@ func TestPortsExplain(t *testing.T) {
 	text.Reset()
 	view.explainAll(&portsPicture{}, nowhere)
 	golden(t, "explain-nothing", text.Bytes())
+
+	for width, drawn := range map[int]bool{80: true, 71: true, 60: false} {
+		text.Reset()
+		view := portsView{Stream: output.Stream{W: &text, Width: width, Color: true}, name: users}
+		view.explainAll(p, nowhere)
+		if got := strings.Contains(text.String(), "└──"); got != drawn {
+			t.Errorf("%d columns: the diagram is drawn: %v", width, got)
+		}
+		for line := range strings.Lines(colors.ReplaceAllString(text.String(), "")) {
+			if utf8.RuneCountInString(line)-1 > width {
+				t.Errorf("%d columns: a line is too long: %q", width, line)
+			}
+		}
+	}
 }
 
 // A socket that is seen twice counts once, as it was seen last; listeners that share a port are two.
