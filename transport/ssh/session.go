@@ -22,8 +22,13 @@ import (
 	"multirsh/transport/ssh/sshconfig"
 )
 
-// drain is how long after the exit status a channel may stay open without a word: a child that the command left behind holds it.
-const drain = 500 * time.Millisecond
+// drain is how long after the exit status a channel may stay open without a word: a child that the command left behind holds it, or the
+// host or the network has come to a stop, which asking the server tells apart. It has to answer within maxAnswer.
+const (
+	drain     = 500 * time.Millisecond
+	pause     = drain / 3 // before, between and behind two questions
+	maxAnswer = 5 * time.Second
+)
 
 // killAfter is when a stop's SIGKILL comes.
 const killAfter = time.Second
@@ -48,11 +53,11 @@ type session struct {
 
 	mu      sync.Mutex
 	exit    transport.Status // what the server has said
-	drainer *time.Timer
-	killer  *time.Timer // of Signal
-	stopped time.Time   // when Signal was first called; zero: never
-	moved   int64       // what the streams had carried when the drainer last looked
-	drained bool        // the drainer has ended the session
+	drainer *time.Timer      // starts drain
+	killer  *time.Timer      // of Signal
+	stopped time.Time        // when Signal was first called; zero: never
+	moved   int64            // what the streams had carried when the drainer last looked
+	drained bool             // the drainer has ended the session
 	hungUp  bool
 	reason  error // why we have ended the session ourselves
 }
@@ -413,32 +418,84 @@ func (s *session) exited(status transport.Status) {
 	if !s.exit.Known {
 		s.exit = status
 		s.moved = s.stdout.carried.Load() + s.stderr.carried.Load()
-		s.drainer = time.AfterFunc(drain, s.drain)
+		s.drainer = time.AfterFunc(pause, s.drain)
 	}
 }
 
-// drain ends a session whose command is over and whose channel is still open, but not before it has been silent for a while: what is
-// on its way to a slow reader of ours is no silence.
+// drain ends a session whose command is over and whose channel stays open, once it has been silent for a while. The exit status may come
+// before the output, and a host that swaps, or a packet that is lost, makes a silence too. So the server is asked for a sign of life, twice:
+// sshd may answer just before it sends what the command has left in the pipe, and has sent that when it answers again.
 func (s *session) drain() {
+	for answers := 0; !s.ended.Load(); {
+		wait, silent := s.silence()
+		switch {
+		case !silent:
+			answers, wait = 0, pause
+		case wait > 0:
+		case answers == 2:
+			s.leave()
+			return
+		case !s.asked():
+			return
+		default:
+			answers++
+			wait = pause
+		}
+		select {
+		case <-time.After(wait):
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+// silence says whether nothing has come since it was last called, and if so how long to wait for it to count. What is on its way to a slow
+// reader of ours is no silence.
+func (s *session) silence() (wait time.Duration, silent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended.Load() {
-		return
-	}
 	moved := s.stdout.carried.Load() + s.stderr.carried.Load()
 	if s.stdout.busy.Load() || s.stderr.busy.Load() || moved != s.moved {
 		s.moved = moved
-		s.drainer.Reset(drain)
-		return
+		return 0, false
 	}
 	// Children that were told to stop with the command have a second, and the wrapper kills them then: only what holds on after that has left
 	// the process group. And a server that stops many at once takes its time to close.
-	if left := time.Until(s.stopped.Add(killAfter + drain)); !s.stopped.IsZero() && left > 0 {
-		s.drainer.Reset(left)
-		return
+	if !s.stopped.IsZero() {
+		wait = max(0, time.Until(s.stopped.Add(killAfter+drain)))
 	}
-	s.drained = true
-	s.hangUp()
+	return wait, true
+}
+
+// asked says whether the server has answered. If it does not in time, the session ends: what is missing of the output will not be known.
+func (s *session) asked() bool {
+	limit := time.AfterFunc(maxAnswer, func() {
+		s.abandon(fmt.Errorf("%w: the host has not answered for %v after the command's end (%s), so that some of its output may be missing",
+			transport.ErrLost, maxAnswer, s.told()))
+	})
+	defer limit.Stop()
+	_, _, err := s.client.conn.SendRequest("keepalive@openssh.com", true, nil)
+	return err == nil
+}
+
+// told is how the command has ended, as the server says.
+func (s *session) told() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.exit.Signal != "" {
+		return "SIG" + s.exit.Signal
+	}
+	return fmt.Sprintf("exit status %d", s.exit.Code)
+}
+
+// leave ends a session that only a child of the command holds open.
+func (s *session) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended.Load() && !s.hungUp {
+		s.drained = true
+		s.hangUp()
+	}
 }
 
 // hangUp ends the connection, once. The caller holds the lock.

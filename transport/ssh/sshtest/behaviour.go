@@ -40,6 +40,7 @@ const (
 	status
 	exitSignal
 	background
+	lull
 	noInput
 	drip
 	huge
@@ -121,6 +122,7 @@ var specs = testserver.Table{
 	status:       {Name: "status", Value: "HOW", Choices: []string{statusNone, statusTwice, statusEarly}, Text: "sends the exit status wrongly: none, twice (the second one higher by one) or early (before all of the output)"},
 	exitSignal:   {Name: "signal", Value: "NAME", Choices: slices.Sorted(maps.Keys(signals)), Preset: "KILL", Text: "says that the signal NAME (RFC 4254 section 6.10) ended the command, however it ended"},
 	background:   {Name: "background", Value: "DURATION", Preset: "1000s", Text: "sends the exit status and keeps the channel open for DURATION, as a child does that was left behind and holds the output"},
+	lull:         {Name: "lull", Value: "PAUSE", Preset: "1s", Text: "sends the exit status, and then nothing for PAUSE, as a machine that swaps; then answers what it was asked meanwhile, and only then sends the output"},
 	noInput:      {Name: "noinput", Text: "never reads the input, so that the client's window fills"},
 	drip:         {Name: "drip", Value: "PAUSE", Preset: "1ms", Text: "sends the output byte by byte with PAUSE before each"},
 	huge:         {Name: "huge", Value: "BYTES", Text: "sends BYTES (k, M, G) of output in lines of 64 bytes before that of the command"},

@@ -258,6 +258,7 @@ func TestSessions(t *testing.T) {
 		{"signal", "[exit-signal KILL]", "hello\n"},
 		{"signal=SEGV", "[exit-signal SEGV]", "hello\n"},
 		{"background=1ms", "[exit-status 3]", "hello\n"},
+		{"lull=1ms", "[exit-status 3]", "hello\n"},
 		{"drip=10us", "[exit-status 3]", "hello\n"},
 		{"huge=200", "[exit-status 3]", lines + "hello\n"},
 		{"noinput", "[exit-status 3]", "hello\n"},

@@ -31,6 +31,8 @@ type conn struct {
 	rec      Connection
 	half     bool // a key was good, and the second half of the authentication is to follow
 	sessions int  // open now
+	lulled   bool // between a lull's exit status and its output
+	asked    []*ssh.Request
 }
 
 var (
@@ -379,9 +381,27 @@ func (x *conn) request(r *ssh.Request) {
 	if r.Type == "keepalive@openssh.com" {
 		x.srv.count(func(a *Account) { a.Keepalives++ })
 	}
-	if x.b.Kind != noKeepalive {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.b.Kind == noKeepalive:
+	case x.lulled:
+		x.asked = append(x.asked, r)
+	default:
 		r.Reply(false, nil) // as sshd, which knows no such request and is alive
 	}
+}
+
+// rest says nothing for the pause of a lull. It answers what was asked meanwhile, and does the rest before it answers anything else.
+func (x *conn) rest(then func()) {
+	x.srv.core.Pause(x.b.Pause)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, r := range x.asked {
+		r.Reply(false, nil)
+	}
+	then()
+	x.lulled, x.asked = false, nil
 }
 
 // open answers the request for a channel.

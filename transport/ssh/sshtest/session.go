@@ -188,7 +188,7 @@ func (c *session) exec(r *ssh.Request, line string) {
 // command sees the command through, or has Answer stand for it, and closes the channel when that is over.
 func (c *session) command(p *process, line string, reply func()) {
 	b := c.x.b
-	early := b.Kind == status && b.Word == statusEarly
+	early := b.Kind == status && b.Word == statusEarly || b.Kind == lull
 	out := &output{c: c, to: c.channel, stdout: true, sent: reply, hold: early}
 	errs := &output{c: c, to: c.channel.Stderr(), sent: reply, hold: early}
 	defer c.channel.Close()
@@ -218,9 +218,20 @@ func (c *session) command(p *process, line string, reply func()) {
 		<-c.gone
 		return
 	}
-	c.sendStatus(ended)
-	out.release()
-	errs.release()
+	release := func() {
+		out.release()
+		errs.release()
+	}
+	if b.Kind == lull {
+		c.x.mu.Lock()
+		c.x.lulled = true
+		c.x.mu.Unlock()
+		c.sendStatus(ended)
+		c.x.rest(release)
+	} else {
+		c.sendStatus(ended)
+		release()
+	}
 	drain()
 	if b.Kind == background {
 		t := time.NewTimer(b.Pause)
