@@ -8,11 +8,12 @@ import (
 // PhaseStderr is of traces alone: the channel for standard error that rshd(8) opens to us, which errors count to the handshake.
 const PhaseStderr Phase = "stderr"
 
-// Passed is a phase of a session that is over, and went well.
+// Passed is a phase of a session that is over.
 type Passed struct {
 	Phase Phase
 	Note  string           // what is known then, in few words: a port, both ends of a connection, a version, a fingerprint
 	Addrs []netip.AddrPort // of PhaseResolve: where the host may be reached, and will be tried; nil: nobody here has to know
+	Err   error            // of PhaseConnect: why one of several addresses could not be connected to, and the next is tried; else nil: it went well
 }
 
 // Trace is told how far a session has come, at the moment when each phase is passed; a phase begins when the one before it is. It is

@@ -3,8 +3,10 @@ package rsh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -135,4 +137,28 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// An address that is tried in vain is told as such, so that its time is not taken for that of the next one's port.
+func TestTraceOfAddresses(t *testing.T) {
+	tr := client(t)
+	_, host := misbehaving(t, "ok")
+	host.Addr = "node7.example"
+	tr.LookupNetIP = resolver(t, "node7.example", "127.0.0.3", "127.0.0.2") // nobody listens on the first
+	var passed []string
+	ctx := transport.WithTrace(t.Context(), func(p transport.Passed) {
+		passed = append(passed, fmt.Sprint(p.Phase, " ", p.Err != nil, " ", errors.Is(p.Err, syscall.ECONNREFUSED)))
+	})
+	s, err := tr.Start(ctx, host, &transport.Command{Line: "echo out"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected := slices.Clone(passed[:min(len(passed), 5)])
+	if _, err := s.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	want := []string{"resolve false false", "port false false", "connect true true", "port false false", "connect false false"}
+	if !slices.Equal(connected, want) {
+		t.Errorf("%q, want %q", connected, want)
+	}
 }

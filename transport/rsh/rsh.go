@@ -293,11 +293,15 @@ func (s *session) connect(clock *clock, addrs []netip.Addr) (transport.Phase, er
 			}
 			return "", nil
 		}
+		err = explain(err, netip.AddrPortFrom(addr, port))
 		if first == nil {
-			first = explain(err, netip.AddrPortFrom(addr, port))
+			first = err
 		}
 		if clock.ctx.Err() != nil {
 			break
+		}
+		if s.trace != nil && i < len(addrs)-1 {
+			s.trace(transport.Passed{Phase: transport.PhaseConnect, Err: err})
 		}
 	}
 	if errors.Is(first, transport.ErrNoPorts) || errors.Is(first, transport.ErrPorts) {

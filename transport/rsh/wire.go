@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,10 +34,11 @@ func appendRequest(b []byte, stderr uint16, localUser, remoteUser, command strin
 // maxRefusal bounds the line in which a host says why it refuses.
 const maxRefusal = 4096
 
-// Two of the ways in which a host does not authorise us ([transport.ErrAuth], to errors.Is).
+// Some of the ways in which a host does not authorise us ([transport.ErrAuth], to errors.Is).
 var (
-	ErrHungUp = fmt.Errorf("closed without an answer: %w", transport.ErrAuth)         // the host has not said why
-	ErrNoName = fmt.Errorf("no name for the client's address: %w", transport.ErrAuth) // the host has not found one for ours
+	ErrHungUp  = fmt.Errorf("closed without an answer: %w", transport.ErrAuth)         // the host has not said why
+	ErrNoName  = fmt.Errorf("no name for the client's address: %w", transport.ErrAuth) // the host has not found one for ours
+	ErrAccount = fmt.Errorf("no account to run it: %w", transport.ErrAuth)             // whoever we are, the user's account there does not let anybody in
 )
 
 // What a host may mean that ends the connection instead of answering.
@@ -92,6 +94,8 @@ func refusal(line string) error {
 	switch {
 	case strings.Contains(lower, "getnameinfo"), strings.Contains(lower, "host name for your address"):
 		return &plainError{fmt.Sprintf("%s (it says %q)", cannotName, abbreviate(text)), ErrNoName}
+	case deniesAccount(lower):
+		return &plainError{fmt.Sprintf("the host says %q: it is the user's account there that does not let us in, or /etc/nologin", abbreviate(text)), ErrAccount}
 	case deniesLogin(lower):
 		return &plainError{fmt.Sprintf("the host says %q: its hosts.equiv or the user's .rhosts must name our host and user, and belong to that user alone", abbreviate(text)), transport.ErrAuth}
 	case text == "":
@@ -102,16 +106,18 @@ func refusal(line string) error {
 
 // deniesLogin tells the ways in which rshds and PAM refuse a login. rsh-redone says so behind a status byte 0, as output.
 func deniesLogin(lower string) bool {
-	for _, phrase := range []string{
-		"permission denied", "authentication failure", "login incorrect", "user not known", "unknown user",
-		"authentication service cannot", "account expired", "account has expired", "not allowed", "logins not available",
-		"not authorized", "password expired", "no remote directory",
-	} {
-		if strings.Contains(lower, phrase) {
-			return true
-		}
-	}
-	return false
+	return deniesAccount(lower) || containsAny(lower, "permission denied", "authentication failure", "login incorrect", "authentication service cannot",
+		"not allowed", "not authorized")
+}
+
+// deniesAccount tells those that are about the user's account on the host, and not about who we are.
+func deniesAccount(lower string) bool {
+	return containsAny(lower, "account expired", "account has expired", "password expired", "password has expired", "user not known", "unknown user",
+		"logins not available", "logins currently disabled", "account is currently not available", "no remote directory")
+}
+
+func containsAny(text string, phrases ...string) bool {
+	return slices.ContainsFunc(phrases, func(phrase string) bool { return strings.Contains(text, phrase) })
 }
 
 // plainError is an error in words for the user; what errors.Is and errors.As find is in err.

@@ -55,7 +55,8 @@ func TestReadStatus(t *testing.T) {
 		{answer: "\x01Permission denied.", then: syscall.ECONNRESET, kind: transport.ErrAuth, text: `"Permission denied."`},
 		{answer: "\x01getnameinfo: Name or service not known\n", kind: transport.ErrAuth, text: "could not look up a name for our address"},
 		{answer: "\x01rshd: Host name for your address (10.0.0.1) unknown.\n", kind: transport.ErrAuth, text: "could not look up a name for our address"},
-		{answer: "\x01No remote directory.\n", kind: transport.ErrAuth},
+		{answer: "\x01No remote directory.\n", kind: ErrAccount, text: "it is the user's account"},
+		{answer: "\x01rshd: Logins currently disabled.\n", kind: ErrAccount, text: "/etc/nologin"}, // netkit, as it was found
 		{answer: "\x01Locuser too long\n", kind: transport.ErrProtocol, text: `the host refused: "Locuser too long"`},
 		{answer: "\x01Try again.\nand more\n", kind: transport.ErrProtocol, text: `"Try again."`},
 		{answer: "\x01", kind: transport.ErrAuth, text: "gave no reason"},
@@ -85,6 +86,9 @@ func TestReadStatus(t *testing.T) {
 				}
 				continue
 			}
+			if account := test.kind == ErrAccount; errors.Is(err, ErrAccount) != account || account && !errors.Is(err, transport.ErrAuth) {
+				t.Errorf("%.40q %s: %v is about the account: want %v", test.answer, name, err, account)
+			}
 			if rest != nil || !errors.Is(err, test.kind) || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%.40q %s: %q, %v, want %v and %q", test.answer, name, rest, err, test.kind, test.text)
 			}
@@ -95,9 +99,10 @@ func TestReadStatus(t *testing.T) {
 // What redone says behind a status byte 0, or a login shell that will not.
 func TestNotStarted(t *testing.T) {
 	for text, kind := range map[string]error{
-		"Authentication failure":     transport.ErrAuth,
-		"Permission denied":          transport.ErrAuth,
-		"User account has expired":   transport.ErrAuth,
+		"Authentication failure":                   transport.ErrAuth,
+		"Permission denied":                        transport.ErrAuth,
+		"User account has expired":                 ErrAccount,
+		"This account is currently not available.": ErrAccount, // nologin(8)
 		"":                           transport.ErrProtocol,
 		"sh: 1: IFS: not found":      transport.ErrProtocol,
 		strings.Repeat("motd\n", 99): transport.ErrProtocol,

@@ -21,8 +21,8 @@ var legacy = ssh.Algorithms{
 	PublicKeyAuths: []string{ssh.KeyAlgoRSA},
 }
 
-// algorithms sets what to offer: the library's defaults, which begin with a post-quantum key exchange, as ssh_config changes them.
-func (t *Transport) algorithms(config *ssh.ClientConfig, s *sshconfig.Settings) error {
+// algorithms is what to offer: the library's defaults, which begin with a post-quantum key exchange, as ssh_config changes them.
+func (t *Transport) algorithms(s *sshconfig.Settings) (offer ssh.Algorithms, err error) {
 	defaults, insecure := ssh.SupportedAlgorithms(), ssh.InsecureAlgorithms()
 	for _, list := range []struct {
 		name               string
@@ -30,29 +30,31 @@ func (t *Transport) algorithms(config *ssh.ClientConfig, s *sshconfig.Settings) 
 		to                 *[]string
 		usual, unsafe, old []string
 	}{
-		{"KexAlgorithms", s.KexAlgorithms, &config.KeyExchanges, defaults.KeyExchanges, insecure.KeyExchanges, legacy.KeyExchanges},
-		{"Ciphers", s.Ciphers, &config.Ciphers, defaults.Ciphers, insecure.Ciphers, legacy.Ciphers},
-		{"MACs", s.MACs, &config.MACs, defaults.MACs, insecure.MACs, legacy.MACs},
-		{"HostKeyAlgorithms", s.HostKeyAlgorithms, &config.HostKeyAlgorithms, defaults.HostKeys, insecure.HostKeys, legacy.HostKeys},
+		{"KexAlgorithms", s.KexAlgorithms, &offer.KeyExchanges, defaults.KeyExchanges, insecure.KeyExchanges, legacy.KeyExchanges},
+		{"Ciphers", s.Ciphers, &offer.Ciphers, defaults.Ciphers, insecure.Ciphers, legacy.Ciphers},
+		{"MACs", s.MACs, &offer.MACs, defaults.MACs, insecure.MACs, legacy.MACs},
+		{"HostKeyAlgorithms", s.HostKeyAlgorithms, &offer.HostKeys, defaults.HostKeys, insecure.HostKeys, legacy.HostKeys},
 	} {
 		chosen := choose(list.spec, list.usual, list.unsafe)
 		if t.Legacy {
 			chosen = union(chosen, list.old)
 		}
 		if len(chosen) == 0 {
-			return fmt.Errorf("%s %s names nothing that this program has; it has %s", list.name, list.spec, strings.Join(union(list.usual, list.unsafe), ","))
+			return offer, fmt.Errorf("%s %s names nothing that this program has; it has %s", list.name, list.spec, strings.Join(union(list.usual, list.unsafe), ","))
 		}
 		*list.to = chosen
 	}
 	if s.PubkeyAuthentication && len(t.pubkeyAlgorithms(s)) == 0 {
-		return fmt.Errorf("PubkeyAcceptedAlgorithms %s names nothing that this program has; it has %s", s.PubkeyAcceptedAlgorithms,
+		return offer, fmt.Errorf("PubkeyAcceptedAlgorithms %s names nothing that this program has; it has %s", s.PubkeyAcceptedAlgorithms,
 			strings.Join(union(defaults.PublicKeyAuths, certificates), ","))
 	}
-	// The host is asked for a key of a kind that is known, and only then for others.
-	allowed := config.HostKeyAlgorithms
-	known := slices.DeleteFunc(slices.Clone(t.knownAlgorithms(s)), func(a string) bool { return !slices.Contains(allowed, a) })
-	config.HostKeyAlgorithms = union(known, allowed)
-	return nil
+	return offer, nil
+}
+
+// knownFirst has the host asked for a key of a kind that is known, and only then for others.
+func (t *Transport) knownFirst(s *sshconfig.Settings, offer []string) []string {
+	known := slices.DeleteFunc(slices.Clone(t.knownAlgorithms(s)), func(a string) bool { return !slices.Contains(offer, a) })
+	return union(known, offer)
 }
 
 // choose applies a list of ssh_config(5), with its + - ^ and wildcards, to the usual algorithms. Unknown ones are left out.

@@ -88,11 +88,18 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 	if phase, err := t.unasked.get(s); err != nil {
 		return phase, err
 	}
+	local, err := t.local(s)
+	if err != nil {
+		return transport.PhaseResolve, &SettingsError{err}
+	}
+	if n := len(s.ProxyJump); n > 0 {
+		transport.TraceOf(ctx).Pass(transport.PhaseResolve, "by way of "+s.ProxyJump[n-1].Host)
+	}
 	via, err := t.via(ctx, s)
 	if err != nil {
 		return transport.PhaseConnect, err
 	}
-	to, err := t.endpoint(ctx, s, via)
+	to, err := t.endpoint(ctx, s, local.dialer, via)
 	if err != nil {
 		via.leave()
 		return transport.PhaseResolve, err
@@ -116,7 +123,7 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 	relearnt := false
 	for try := 0; ; try++ {
 		known := t.knownAlgorithms(s)
-		c, phase, err := t.login(ctx, s, to, verify)
+		c, phase, err := t.login(ctx, s, local.offer, to, verify)
 		if !relearnt && t.relearnt(s, known, err) {
 			relearnt = true
 			continue
@@ -142,8 +149,8 @@ func (t *Transport) connect(ctx context.Context, s *sshconfig.Settings, verify s
 				err = context.Cause(start)
 			}
 		}
-		if ctx.Err() == nil && via != nil && via.lost() && !errors.As(err, new(*hopError)) {
-			phase, err = transport.PhaseConnect, &hopError{via.name, fmt.Errorf("the connection to it broke: %v", err)} // it is not the host that did that
+		if ctx.Err() == nil && via != nil && via.lost() && !errors.As(err, new(*JumpError)) {
+			phase, err = transport.PhaseConnect, &JumpError{via.name, fmt.Errorf("the connection to it broke: %v", err)} // it is not the host that did that
 		}
 		via.leave()
 		return phase, err
@@ -158,7 +165,7 @@ func (t *Transport) retries() int {
 }
 
 // login dials and goes through version, key exchange and authentication.
-func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoint, verify ssh.HostKeyCallback) (*client, transport.Phase, error) {
+func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, offer ssh.Algorithms, to *endpoint, verify ssh.HostKeyCallback) (*client, transport.Phase, error) {
 	conn, err := to.dial(ctx)
 	if err != nil {
 		return nil, transport.PhaseConnect, err
@@ -173,11 +180,7 @@ func (t *Transport) login(ctx context.Context, s *sshconfig.Settings, to *endpoi
 	}
 	stop := context.AfterFunc(ctx, func() { w.Close() })
 	defer stop()
-	config, attempt, err := t.clientConfig(ctx, s)
-	if err != nil {
-		w.Close()
-		return nil, transport.PhaseAuth, err
-	}
+	config, attempt := t.clientConfig(ctx, s, offer)
 	config.HostKeyCallback = func(name string, remote net.Addr, key ssh.PublicKey) error {
 		if err := verify(name, remote, key); err != nil {
 			return &hostKeyError{err}
@@ -221,22 +224,41 @@ func (t *Transport) begin(ctx context.Context, c *client, use func(*client) erro
 }
 
 // clientConfig is the library's form of what a connection is to be like.
-func (t *Transport) clientConfig(ctx context.Context, s *sshconfig.Settings) (*ssh.ClientConfig, *auth.Attempt, error) {
-	config := &ssh.ClientConfig{User: s.User}
-	if err := t.algorithms(config, s); err != nil {
-		return nil, nil, err
-	}
+func (t *Transport) clientConfig(ctx context.Context, s *sshconfig.Settings, offer ssh.Algorithms) (*ssh.ClientConfig, *auth.Attempt) {
 	attempt := t.Wallet.Attempt(ctx, t.profile(s))
-	config.AuthCallback = attempt.Next
-	return config, attempt, nil
+	return &ssh.ClientConfig{
+		User:              s.User,
+		Config:            ssh.Config{KeyExchanges: offer.KeyExchanges, Ciphers: offer.Ciphers, MACs: offer.MACs},
+		HostKeyAlgorithms: t.knownFirst(s, offer.HostKeys),
+		AuthCallback:      attempt.Next,
+	}, attempt
 }
 
+// local is what of a host's settings has to be right before anybody is asked for anything.
+type local struct {
+	offer  ssh.Algorithms
+	dialer *dialer
+}
+
+func (t *Transport) local(s *sshconfig.Settings) (l local, err error) {
+	if l.offer, err = t.algorithms(s); err == nil {
+		l.dialer, err = newDialer(s)
+	}
+	return l, err
+}
+
+// SettingsError is of the settings for a host: ssh_config, the command line or the files that they name are not as they should be, and
+// nobody has been asked for anything.
+type SettingsError struct{ err error }
+
+func (e *SettingsError) Error() string { return e.err.Error() }
+func (e *SettingsError) Unwrap() error { return e.err }
+
 // endpoint finds the way to a host: through via if there is one, by its ProxyCommand, or directly to one of its addresses.
-func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, via *hop) (*endpoint, error) {
+func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, dialer *dialer, via *hop) (*endpoint, error) {
 	addr := net.JoinHostPort(s.HostName, strconv.Itoa(int(s.Port)))
 	switch {
 	case via != nil:
-		transport.TraceOf(ctx).Pass(transport.PhaseResolve, "by way of "+via.name)
 		return &endpoint{via.key + " " + addr, addr, func(ctx context.Context) (net.Conn, error) { return via.dial(ctx, s.HostName, s.Port) }}, nil
 	case s.ProxyCommand != "":
 		transport.TraceOf(ctx).Pass(transport.PhaseResolve, "by the ProxyCommand")
@@ -248,10 +270,6 @@ func (t *Transport) endpoint(ctx context.Context, s *sshconfig.Settings, via *ho
 	}
 	if trace := transport.TraceOf(ctx); trace != nil {
 		trace(transport.Passed{Phase: transport.PhaseResolve, Addrs: addrs})
-	}
-	dialer, err := newDialer(s)
-	if err != nil {
-		return nil, err
 	}
 	return &endpoint{addrs[0].String(), addr, func(ctx context.Context) (net.Conn, error) { return dialer.any(ctx, addrs) }}, nil
 }
@@ -327,11 +345,15 @@ func (d *dialer) any(ctx context.Context, addrs []netip.AddrPort) (net.Conn, err
 		if err == nil {
 			return conn, nil
 		}
+		err = unreachable(err, addr)
 		if first == nil {
-			first = unreachable(err, addr)
+			first = err
 		}
 		if ctx.Err() != nil {
 			break
+		}
+		if trace := transport.TraceOf(ctx); trace != nil && i < len(addrs)-1 {
+			trace(transport.Passed{Phase: transport.PhaseConnect, Err: err})
 		}
 	}
 	return nil, first

@@ -41,6 +41,9 @@ func (e *droppedError) Error() string {
 
 func (e *droppedError) Unwrap() error { return syscall.EHOSTUNREACH }
 
+// ErrNoCommon is a server that knows none of the algorithms that we offer for something. It is a [transport.ErrProtocol].
+var ErrNoCommon = fmt.Errorf("no algorithm in common: %w", transport.ErrProtocol)
+
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
@@ -62,7 +65,7 @@ func explain(ctx context.Context, err error, w *wire, attempt *auth.Attempt) err
 	}
 	if none := (*ssh.AlgorithmNegotiationError)(nil); errors.As(err, &none) {
 		return &wrapped{fmt.Sprintf("no %s in common: the server offers %s, we offer %s; --legacy adds what old servers need",
-			none.What, list(none.RequestedAlgorithms), list(none.SupportedAlgorithms)), transport.ErrProtocol}
+			none.What, list(none.RequestedAlgorithms), list(none.SupportedAlgorithms)), ErrNoCommon}
 	}
 	switch w.phase.Load() {
 	case inVersion:

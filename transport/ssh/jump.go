@@ -109,8 +109,11 @@ func (t *Transport) chain(ctx context.Context, jumps []sshconfig.Jump) (all []*s
 // hop is the last of the jump hosts, connected; nil: there are none.
 func (t *Transport) hop(ctx context.Context, jumps []sshconfig.Jump) (*hop, error) {
 	chain, err := t.chain(ctx, jumps)
-	if err != nil || len(chain) == 0 {
-		return nil, err
+	if err != nil {
+		return nil, &SettingsError{err}
+	}
+	if len(chain) == 0 {
+		return nil, nil
 	}
 	var key strings.Builder
 	for _, s := range chain {
@@ -143,7 +146,7 @@ func (t *Transport) hop(ctx context.Context, jumps []sshconfig.Jump) (*hop, erro
 		return nil, context.Cause(ctx)
 	}
 	if h.err != nil {
-		return nil, &hopError{h.name, h.err}
+		return nil, &JumpError{h.name, h.err}
 	}
 	return h, nil
 }
@@ -240,17 +243,31 @@ func (h *hop) dial(ctx context.Context, host string, port uint16) (net.Conn, err
 func (h *hop) explain(err error, host string, port uint16) error {
 	refusal := (*ssh.OpenChannelError)(nil)
 	if !errors.As(err, &refusal) {
-		return &hopError{h.name, fmt.Errorf("the connection to it broke: %w", err)}
+		return &JumpError{h.name, fmt.Errorf("the connection to it broke: %w", err)}
 	}
 	to := net.JoinHostPort(host, strconv.Itoa(int(port)))
 	switch {
 	case refusal.Reason == ssh.Prohibited:
-		return fmt.Errorf("jump host %s forwards nothing to %s (AllowTcpForwarding, PermitOpen in its sshd_config): it says %q", h.name, to, abbreviate(refusal.Message))
+		return &ForwardError{h.name, fmt.Sprintf("jump host %s forwards nothing to %s (AllowTcpForwarding, PermitOpen in its sshd_config): it says %q", h.name, to, abbreviate(refusal.Message)), errProhibited}
 	case strings.Contains(strings.ToLower(refusal.Message), "refused"):
-		return &wrapped{fmt.Sprintf("nobody listens on %s, says jump host %s", to, h.name), syscall.ECONNREFUSED}
+		return &ForwardError{h.name, fmt.Sprintf("nobody listens on %s, says jump host %s", to, h.name), syscall.ECONNREFUSED}
 	}
-	return &wrapped{fmt.Sprintf("jump host %s cannot reach %s: it says %q", h.name, to, abbreviate(refusal.Message)), syscall.EHOSTUNREACH}
+	return &ForwardError{h.name, fmt.Sprintf("jump host %s cannot reach %s: it says %q", h.name, to, abbreviate(refusal.Message)), syscall.EHOSTUNREACH}
 }
+
+// ForwardError is a jump host, itself in order, that does not connect us to the host behind it. To errors.Is it is
+// [syscall.ECONNREFUSED] where that has refused, [syscall.EHOSTUNREACH] where it was not reached, and neither where the
+// jump host forwards nothing there.
+type ForwardError struct {
+	Jump string // the jump host, as ssh_config names it
+	text string
+	err  error
+}
+
+var errProhibited = errors.New("administratively prohibited") // RFC 4254 section 5.1
+
+func (e *ForwardError) Error() string { return e.text }
+func (e *ForwardError) Unwrap() error { return e.err }
 
 // channelConn is a channel as a connection. A channel can only be closed together with the jump host, which may be dead or slow; closing
 // this ends reads and writes at once and tells the jump host behind that. What passes the bytes on ends with the channel.
@@ -344,16 +361,24 @@ func (*proxyConn) SetDeadline(time.Time) error         { return errors.ErrUnsupp
 func (c *proxyConn) SetReadDeadline(t time.Time) error { return c.out.SetReadDeadline(t) }
 func (*proxyConn) SetWriteDeadline(time.Time) error    { return errors.ErrUnsupported }
 
-// hopError is a failure of a jump host. What it stands for is that the host behind cannot be reached, whatever the hop's own reason: but
-// for its key or our login there, which the user has to mend.
-type hopError struct {
-	name string
+// JumpError is a failure of a jump host. What it stands for is that the host behind cannot be reached, whatever the jump host's own reason:
+// but for its key or our login there, which the user has to mend.
+type JumpError struct {
+	Jump string // the jump host, as ssh_config names it; one before it may be what failed, and has a JumpError of its own inside
 	err  error
 }
 
-func (e *hopError) Error() string { return fmt.Sprintf("jump host %s: %v", e.name, e.err) }
+func (e *JumpError) Error() string { return fmt.Sprintf("jump host %s: %v", e.Jump, e.err) }
 
-func (e *hopError) Unwrap() error {
+// First is the jump host that failed, where several lead to a host.
+func (e *JumpError) First() string {
+	if before := (*JumpError)(nil); errors.As(e.err, &before) {
+		return before.First()
+	}
+	return e.Jump
+}
+
+func (e *JumpError) Unwrap() error {
 	for _, kind := range []error{transport.ErrHostKey, transport.ErrAuth} {
 		if errors.Is(e.err, kind) {
 			return kind

@@ -198,6 +198,10 @@ func TestJumpFails(t *testing.T) {
 				case want.kind != nil && !errors.Is(got.err, want.kind), !strings.Contains(got.err.Error(), want.text), !strings.Contains(got.err.Error(), "jump host 127.0.0.2"):
 					t.Errorf("%v, want %v, the jump host and %q", got.err, want.kind, want.text)
 				}
+				jump, forward := (*JumpError)(nil), (*ForwardError)(nil)
+				if errors.As(got.err, &jump) == errors.As(got.err, &forward) || (forward != nil) != (behaviour == "noforward") || jump != nil && jump.First() != "127.0.0.2" {
+					t.Errorf("%v: of the jump host itself is %v, of what it forwards is %v", got.err, jump, forward)
+				}
 			}
 			nothingLeft(t, tr, addr)
 			if n := server.Account().Connections; n > 1 {
@@ -221,6 +225,31 @@ func TestJumpTargetFails(t *testing.T) {
 	got := run(t, tr, transport.Host{Name: "target", Port: port}, line)
 	if !errors.Is(got.err, syscall.ECONNREFUSED) && !errors.Is(got.err, syscall.EHOSTUNREACH) || !strings.Contains(got.err.Error(), "jump host 127.0.0.2") {
 		t.Errorf("%v", got.err)
+	}
+	if forward := (*ForwardError)(nil); errors.As(got.err, new(*JumpError)) || !errors.As(got.err, &forward) || forward.Jump != "127.0.0.2" {
+		t.Errorf("%v is not told as of what the jump host has found", got.err)
+	}
+}
+
+// Jump hosts that lead to each other lead nowhere.
+func TestJumpCircle(t *testing.T) {
+	h := newHome(t)
+	h.write("config", "Host a target\n  ProxyJump b\nHost b\n  ProxyJump a\n")
+	got := run(t, h.transportFrom("config"), transport.Host{Name: "target"}, line)
+	if !errors.As(got.err, new(*SettingsError)) || !strings.Contains(got.err.Error(), "ProxyJump leads over more than") {
+		t.Errorf("%v", got.err)
+	}
+}
+
+// Of several jump hosts, the one that failed is told.
+func TestJumpFirst(t *testing.T) {
+	err := error(&JumpError{"outer", &JumpError{"inner", syscall.ECONNREFUSED}})
+	if got := err.(*JumpError).First(); got != "inner" {
+		t.Errorf("%v: %q", err, got)
+	}
+	err = &JumpError{"outer", &ForwardError{Jump: "inner", text: "inner cannot reach outer"}}
+	if got := err.(*JumpError).First(); got != "outer" {
+		t.Errorf("%v: %q", err, got)
 	}
 }
 

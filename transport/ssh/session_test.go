@@ -109,7 +109,7 @@ func TestLegacy(t *testing.T) {
 		KeyExchanges: []string{ssh.InsecureKeyExchangeDH14SHA1}, Ciphers: []string{ssh.InsecureCipherAES128CBC}, MACs: []string{ssh.HMACSHA1},
 	}}
 	_, host := h.serve(server)
-	if got := run(t, h.transport(), host, line); !errors.Is(got.err, transport.ErrProtocol) || !strings.Contains(got.err.Error(), "--legacy") {
+	if got := run(t, h.transport(), host, line); !errors.Is(got.err, ErrNoCommon) || !errors.Is(got.err, transport.ErrProtocol) || !strings.Contains(got.err.Error(), "--legacy") {
 		t.Errorf("%+v", got)
 	}
 	tr := h.transport()
@@ -158,12 +158,20 @@ func TestAlgorithms(t *testing.T) {
 			t.Errorf("%s: %q, want %q", option, got, want)
 		}
 	}
-	_, host := h.serve(&sshtest.Server{})
-	if got := run(t, h.transport("PubkeyAcceptedAlgorithms=rot13"), host, line); got.err == nil || !strings.Contains(got.err.Error(), "PubkeyAcceptedAlgorithms rot13 names nothing") {
-		t.Errorf("%+v", got)
+	server := &sshtest.Server{Record: true}
+	_, host := h.serve(server)
+	for option, text := range map[string]string{
+		"PubkeyAcceptedAlgorithms=rot13": "PubkeyAcceptedAlgorithms rot13 names nothing",
+		"Ciphers=rot13":                  "Ciphers rot13 names nothing",
+		"BindAddress=here":               `BindAddress "here" is no address`,
+	} {
+		got := run(t, h.transport(option), host, line)
+		if !errors.As(got.err, new(*SettingsError)) || !strings.Contains(got.err.Error(), text) {
+			t.Errorf("%s: %+v", option, got)
+		}
 	}
-	if got := run(t, h.transport("Ciphers=rot13"), host, line); got.err == nil || !strings.Contains(got.err.Error(), "Ciphers rot13 names nothing") {
-		t.Errorf("%+v", got)
+	if n := server.Account().Connections; n != 0 {
+		t.Errorf("%d connections with settings that are wrong", n)
 	}
 }
 

@@ -176,12 +176,12 @@ func (t *Transport) Start(ctx context.Context, host transport.Host, cmd *transpo
 func (t *Transport) start(ctx context.Context, host transport.Host, cmd *transport.Command) (*session, transport.Phase, error) {
 	settings, err := t.settings(ctx, host)
 	if err != nil {
-		return nil, transport.PhaseResolve, err
+		return nil, transport.PhaseResolve, &SettingsError{err}
 	}
 	var s *session
 	verify, err := t.verifier(settings)
 	if err != nil {
-		return nil, transport.PhaseKeyExchange, err
+		return nil, transport.PhaseKeyExchange, &SettingsError{err}
 	}
 	phase, err := t.connect(ctx, settings, verify, func(c *client) (err error) {
 		if s, err = t.open(c, host.Name, cmd); err == nil {

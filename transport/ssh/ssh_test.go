@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,14 +182,14 @@ func TestLookups(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 10 * maxLookups {
 			all.Go(func() {
-				if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: fmt.Sprint("n", i), Port: 22}, nil); err != nil {
+				if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: fmt.Sprint("n", i), Port: 22}, nil, nil); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		synctest.Wait()
 		all.Go(func() { // which needs none of that
-			if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: "192.0.2.7", Port: 22}, nil); err != nil {
+			if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: "192.0.2.7", Port: 22}, nil, nil); err != nil {
 				t.Error(err)
 			}
 			literals.Add(1)
@@ -200,12 +201,49 @@ func TestLookups(t *testing.T) {
 		why := errors.New("stopped")
 		ctx, stop := context.WithCancelCause(t.Context())
 		stop(why)
-		if _, err := tr.endpoint(ctx, &sshconfig.Settings{HostName: "late", Port: 22}, nil); !errors.Is(err, why) {
+		if _, err := tr.endpoint(ctx, &sshconfig.Settings{HostName: "late", Port: 22}, nil, nil); !errors.Is(err, why) {
 			t.Errorf("%v, want the end of the wait", err)
 		}
 		all.Wait()
-		if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: "slow", Port: 22}, nil); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := tr.endpoint(t.Context(), &sshconfig.Settings{HostName: "slow", Port: 22}, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v, want the connect timeout", err)
 		}
 	})
+}
+
+// An address that is tried in vain is told as such.
+func TestTraceOfAddresses(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	here := netip.MustParseAddrPort(l.Addr().String())
+	nobody := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.3"), here.Port())
+	d, err := newDialer(&sshconfig.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		addrs []netip.AddrPort
+		vain  int
+		ok    bool
+	}{
+		{[]netip.AddrPort{here}, 0, true},
+		{[]netip.AddrPort{nobody, here}, 1, true},
+		{[]netip.AddrPort{nobody, nobody}, 1, false}, // the last one's is the error, or the first one's
+	} {
+		vain := 0
+		c, err := d.any(transport.WithTrace(t.Context(), func(p transport.Passed) {
+			if p.Phase == transport.PhaseConnect && errors.Is(p.Err, syscall.ECONNREFUSED) {
+				vain++
+			}
+		}), tt.addrs)
+		if vain != tt.vain || (err == nil) != tt.ok {
+			t.Errorf("%v: %d in vain, want %d; %v", tt.addrs, vain, tt.vain, err)
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
 }
