@@ -125,21 +125,27 @@ func (e *env) doctorVerb(args []string) error {
 
 // prepare selects the hosts, and refuses those that there is nothing to find out of.
 func (d *checkup) prepare(ctx context.Context) (err error) {
-	if d.plan, err = d.env.plan(ctx, d.config); err != nil {
+	d.plan, err = d.env.plan(ctx, d.config, func(hosts *selection) error {
+		if hosts.by["exec"] {
+			return usagef("doctor: local commands (exec) have no connection to look at; name hosts that are reached by ssh or rsh")
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	if d.plan.hosts.by["exec"] {
-		err = usagef("doctor: local commands (exec) have no connection to look at; name hosts that are reached by ssh or rsh")
-	} else {
-		d.where, err = d.destinations(d.config, d.plan.hosts, d.plan.reach)
-	}
-	if err != nil {
+	if d.where, err = d.destinations(d.config, d.plan.hosts, d.plan.reach); err != nil {
 		d.plan.close()
+		return err
 	}
-	return err
+	if t := d.plan.reach.ssh; t != nil {
+		t.Shutdown(ctx) // of what was found while the hosts were asked for their keys: a visit is to see it for itself
+	}
+	return nil
 }
 
-// examine visits the hosts and tells what was found. When ctx ends before all of them have been visited, it tells of those that have.
+// examine visits the hosts and tells what was found. When ctx ends before all of them have been visited, it tells of those that have, and of
+// those under way how far they had come.
 func (d *checkup) examine(ctx context.Context) error {
 	screen := d.screen()
 	found, err := d.visit(ctx, d.plan.reach, d.plan.hosts)
@@ -162,7 +168,13 @@ func (d *checkup) examine(ctx context.Context) error {
 	}
 	if err := cmp.Or(out.done(), err); err != nil {
 		if ctx.Err() != nil {
-			fmt.Fprintf(d.Stderr, "multi-rsh: %v: %d of %d hosts have been looked at\n", err, len(found), d.plan.hosts.count)
+			done := len(found)
+			for _, v := range found {
+				if v.hung != "" {
+					done--
+				}
+			}
+			fmt.Fprintf(d.Stderr, "multi-rsh: %v: %d of %d hosts have been looked at\n", err, done, d.plan.hosts.count)
 		}
 		return err
 	}
@@ -186,7 +198,7 @@ func (d *checkup) screen() *output.Screen {
 	}, d.progress)
 }
 
-// visit has the hosts visited. The visits are in the order of the hosts, without those that the end of ctx has cost: its cause is then
+// visit has the hosts visited. The visits are in the order of the hosts, without those that had not begun when ctx ended: its cause is then
 // the error.
 func (d *checkup) visit(ctx context.Context, t transport.Transport, hosts *selection) (found []*visit, err error) {
 	d.visits = map[string]*visit{}
@@ -195,48 +207,69 @@ func (d *checkup) visit(ctx context.Context, t transport.Transport, hosts *selec
 	sink := output.Tee(d.progress, finishes(func(r *runner.Result) { results[r.Seq] = r }))
 	_, err = r.Run(ctx, hosts.all, func(transport.Host) *transport.Command { return &transport.Command{Line: d.command} }, sink)
 	for _, r := range results {
-		if r == nil || r.Outcome == runner.Cancelled {
+		if r == nil {
 			continue
 		}
 		v := d.of(r.Host)
-		v.conclude(ctx, d, r)
+		if r.Outcome == runner.Cancelled && !v.begun() {
+			continue
+		}
+		v.conclude(context.WithoutCancel(ctx), d, r) // names are looked up for those that were visited whatever has ended the visits
 		found = append(found, v)
 	}
 	return found, err
 }
 
 // second looks again at hosts of rsh that have not answered in time: without the channel for stderr it shows whether it is that
-// channel which does not come through.
+// channel which does not come through. A host that answers then is asked once more with the channel: it may have been slow the first time.
 func (d *checkup) second(ctx context.Context, found []*visit) error {
-	again := map[string]*visit{}
-	for _, v := range found {
-		if v.silent {
-			again[v.Host] = v
-		}
-	}
 	first := d.plan.reach.rsh
-	if len(again) == 0 || first == nil || d.merge {
+	if first == nil || d.merge {
 		return nil
 	}
+	silent := slices.DeleteFunc(slices.Clone(found), func(v *visit) bool { return !v.silent })
+	without, err := d.again(ctx, silent, &rsh.Transport{
+		Ports: first.Ports, LocalUser: first.LocalUser, User: first.User, ConnectTimeout: first.ConnectTimeout, Plain: first.Plain,
+		Merge: true, LookupNetIP: first.LookupNetIP,
+	})
+	if err != nil {
+		return err
+	}
+	answered := slices.DeleteFunc(slices.Clone(silent), func(v *visit) bool { return !without[v.Host].letIn() })
+	with, err := d.again(ctx, answered, first)
+	if err != nil {
+		return err
+	}
+	for _, v := range silent {
+		v.compare(d, without[v.Host], with[v.Host])
+	}
+	return nil
+}
+
+// again visits some hosts once more, over another transport.
+func (d *checkup) again(ctx context.Context, some []*visit, t transport.Transport) (map[string]*visit, error) {
+	if len(some) == 0 {
+		return nil, nil
+	}
+	these := make(map[string]*visit)
+	for _, v := range some {
+		these[v.Host] = nil
+	}
 	hosts := *d.plan.hosts
-	hosts.count = len(again)
+	hosts.count = len(some)
 	hosts.all = func(yield func(transport.Host) bool) {
 		for host := range d.plan.hosts.all {
-			if again[host.Name] != nil && !yield(host) {
+			if _, one := these[host.Name]; one && !yield(host) {
 				return
 			}
 		}
 	}
-	merged := &rsh.Transport{
-		Ports: first.Ports, LocalUser: first.LocalUser, User: first.User, ConnectTimeout: first.ConnectTimeout, Plain: first.Plain,
-		Merge: true, LookupNetIP: first.LookupNetIP,
+	d.progress.Expect(len(some))
+	found, err := d.visit(ctx, t, &hosts)
+	for _, v := range found {
+		these[v.Host] = v
 	}
-	d.progress.Total += hosts.count
-	other, err := d.visit(ctx, merged, &hosts)
-	for _, without := range other {
-		again[without.Host].compare(d, without)
-	}
-	return err
+	return these, err
 }
 
 // finishes is a sink that takes results alone.
@@ -276,185 +309,6 @@ func (d *checkup) of(host transport.Host) *visit {
 		d.visits[host.Name] = v
 	}
 	return v
-}
-
-// The steps of a visit.
-const (
-	stepResolve = "resolve"
-	stepRoute   = "route"
-	stepPort    = "reserved port"
-	stepConnect = "connect"
-	stepVersion = "version"
-	stepKeys    = "key exchange"
-	stepTaken   = "port accepted" // by rshd(8)
-	stepName    = "reverse name"
-	stepAuth    = "authorisation"
-	stepStderr  = "stderr channel"
-	stepCommand = "command"
-	stepStatus  = "status"
-	stepClose   = "close"
-)
-
-var stepOf = map[transport.Phase]string{
-	transport.PhaseResolve: stepResolve, transport.PhasePort: stepPort, transport.PhaseConnect: stepConnect, transport.PhaseVersion: stepVersion,
-	transport.PhaseKeyExchange: stepKeys, transport.PhaseHandshake: stepAuth, transport.PhaseAuth: stepAuth, transport.PhaseStderr: stepStderr,
-	transport.PhaseStart: stepCommand, transport.PhaseRun: stepStatus, transport.PhaseDrain: stepClose, transport.PhaseClose: stepClose,
-}
-
-// The states of a step.
-const (
-	stepOK      = "ok"
-	stepFailed  = "failed"
-	stepUnknown = "unknown" // the protocol does not tell
-)
-
-// step is one of a visit.
-type step struct {
-	Step  string   `json:"step"`
-	State string   `json:"state"`
-	MS    *float64 `json:"ms,omitempty"` // nil: it ended together with another one, which has the time of both
-	Note  string   `json:"note,omitempty"`
-}
-
-// visit is what was found on the way to a host.
-type visit struct {
-	Host      string         `json:"host"`
-	Transport string         `json:"transport"`
-	Outcome   runner.Outcome `json:"outcome"`
-	Steps     []step         `json:"steps"`
-	Failed    string         `json:"failed,omitempty"` // the first step that did
-	Cause     string         `json:"cause,omitempty"`
-	Mend      []string       `json:"mend,omitempty"`
-
-	host   transport.Host
-	silent bool // rshd has taken the connection and not answered in time
-
-	mu     sync.Mutex // of what follows, until the run is over
-	last   time.Time  // when the last step was over
-	addrs  []netip.AddrPort
-	local  netip.AddrPort // our end of the connection
-	routed error
-}
-
-func (v *visit) begin() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.last = time.Now()
-}
-
-// passed is the session's trace.
-func (v *visit) passed(p transport.Passed) {
-	now := time.Now()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if p.Phase == transport.PhaseAuth && v.Transport == "rsh" { // of which one byte tells
-		v.with(stepTaken, stepOK)
-		v.with(stepName, stepOK)
-	}
-	switch p.Phase {
-	case transport.PhaseResolve:
-		v.addrs = p.Addrs
-		var texts []string
-		for _, addr := range p.Addrs {
-			texts = append(texts, addr.Addr().String())
-		}
-		p.Note = cmp.Or(p.Note, strings.Join(texts, ", "))
-	case transport.PhaseConnect:
-		local, _, _ := strings.Cut(p.Note, " ")
-		v.local, _ = netip.ParseAddrPort(local)
-	}
-	v.add(stepOf[p.Phase], stepOK, now.Sub(v.last), p.Note)
-	v.last = now
-	if p.Phase == transport.PhaseResolve && len(p.Addrs) > 0 {
-		var note string
-		for _, addr := range p.Addrs { // one that can be reached is enough
-			if note, v.routed = route(addr); v.routed == nil {
-				break
-			}
-		}
-		v.last = time.Now()
-		if v.routed == nil {
-			v.add(stepRoute, stepOK, v.last.Sub(now), note)
-		}
-	}
-}
-
-// with notes a step that ended with the next one.
-func (v *visit) with(name, state string) { v.Steps = append(v.Steps, step{Step: name, State: state}) }
-
-// add notes a step, or that it was taken once more.
-func (v *visit) add(name, state string, took time.Duration, note string) {
-	ms := float64(took.Microseconds()) / 1000
-	for i := range v.Steps {
-		if s := &v.Steps[i]; s.Step == name {
-			if s.State = state; s.MS != nil {
-				ms += *s.MS
-			}
-			s.MS = &ms
-			switch {
-			case name == stepPort && s.Note != "":
-				s.Note += ", " + note
-			case note != "":
-				s.Note = note
-			}
-			return
-		}
-	}
-	v.Steps = append(v.Steps, step{Step: name, State: state, MS: &ms, Note: note})
-}
-
-// reached says whether a step went well.
-func (v *visit) reached(name string) bool {
-	for _, s := range v.Steps {
-		if s.Step == name {
-			return s.State == stepOK
-		}
-	}
-	return false
-}
-
-// undo takes back a step and those after it, as if their time were that of the next one.
-func (v *visit) undo(name string) {
-	i := slices.IndexFunc(v.Steps, func(s step) bool { return s.Step == name })
-	if i < 0 {
-		return
-	}
-	for _, s := range v.Steps[i:] {
-		if s.MS != nil {
-			v.last = v.last.Add(-time.Duration(*s.MS * float64(time.Millisecond)))
-		}
-	}
-	v.Steps = v.Steps[:i]
-}
-
-// route asks the kernel which way packets to an address go. Connecting a UDP socket sends nothing.
-func route(to netip.AddrPort) (note string, err error) {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
-	if err != nil {
-		if op := (*net.OpError)(nil); errors.As(err, &op) {
-			err = op.Err
-		}
-		return "", err
-	}
-	defer c.Close()
-	from := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
-	note = "from " + from.WithZone("").String()
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return note, nil
-	}
-	for _, i := range interfaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if net, is := a.(*net.IPNet); is && net.IP.Equal(from.AsSlice()) {
-				return note + " on " + i.Name, nil
-			}
-		}
-	}
-	return note, nil
 }
 
 // ourName is what an address of ours is called here; where no name is known that is the address, and known is false. A name server that

@@ -38,7 +38,7 @@ func checkupDocument(found []*visit) any {
 // checkupView writes what was found, and what was found alike once.
 type checkupView struct{ output.Stream }
 
-// write tells of the hosts on which something failed first.
+// write tells of the hosts on which something failed first, and then of those that were interrupted.
 func (w *checkupView) write(found []*visit) {
 	var order []string
 	alike := map[string][]*visit{}
@@ -51,10 +51,13 @@ func (w *checkupView) write(found []*visit) {
 	}
 	slices.SortStableFunc(order, func(a, b string) int {
 		failed := func(key string) int {
-			if alike[key][0].Failed != "" {
+			switch v := alike[key][0]; {
+			case v.Failed != "":
 				return 0
+			case v.hung != "":
+				return 1
 			}
-			return 1
+			return 2
 		}
 		return cmp.Or(cmp.Compare(failed(a), failed(b)), cmp.Compare(len(alike[b]), len(alike[a])))
 	})
@@ -65,11 +68,16 @@ func (w *checkupView) write(found []*visit) {
 	w.counts(found)
 }
 
-// counts says how many hosts there are, and how many failed at each step.
+// counts says how many hosts there are, and how many failed at each step or were interrupted.
 func (w *checkupView) counts(found []*visit) {
 	var steps []string
 	failed := map[string]int{}
+	hung := 0
 	for _, v := range found {
+		if v.hung != "" {
+			hung++
+			continue
+		}
 		if failed[v.Failed]++; v.Failed != "" && failed[v.Failed] == 1 {
 			steps = append(steps, v.Failed)
 		}
@@ -78,6 +86,9 @@ func (w *checkupView) counts(found []*visit) {
 	text := fmt.Sprintf("%s: %d ok", number(len(found), "host"), failed[""])
 	for _, step := range steps {
 		text += fmt.Sprintf(", %d failed at %s", failed[step], step)
+	}
+	if hung > 0 {
+		text += fmt.Sprintf(", %d interrupted", hung)
 	}
 	fmt.Fprintln(w.W, text)
 }
@@ -90,23 +101,16 @@ func (v *visit) key() string {
 	for _, s := range v.Steps {
 		b.WriteString("\x00" + s.Step + " " + s.State)
 	}
-	b.WriteString("\x00" + v.general(v.Cause))
-	for _, text := range v.Mend {
-		b.WriteString("\x00" + v.general(text))
+	b.WriteString("\x00" + string(v.Outcome) + "\x00" + v.general(v.Cause))
+	for _, m := range v.Mend {
+		b.WriteString("\x00" + v.general(m.At) + "\x00" + v.general(m.Run) + "\x00" + v.general(m.Text))
 	}
 	return b.String()
 }
 
 // general is a text with words for what is the host's own.
 func (v *visit) general(text string) string {
-	own := []string{v.Host, "HOST", v.host.Address(), "HOST"}
-	if v.local.IsValid() {
-		own = append(own, "port "+strconv.Itoa(int(v.local.Port())), "port N")
-	}
-	for _, addr := range v.addrs {
-		own = append(own, addr.Addr().String(), "ADDRESS")
-	}
-	return whole(fingerprint.ReplaceAllString(text, "FINGERPRINT"), own)
+	return whole(fingerprint.ReplaceAllString(text, "FINGERPRINT"), v.own)
 }
 
 // fingerprint is what ssh-keygen(1) and we call a key.
@@ -157,8 +161,11 @@ func (w *checkupView) group(visits []*visit) {
 		head += fmt.Sprintf(" (%d)", len(visits))
 	}
 	verdict := w.Paint(output.Green, "ok")
-	if first.Failed != "" {
+	switch {
+	case first.Failed != "":
 		verdict = w.Paint(output.BoldRed, first.Failed+" failed")
+	case first.hung != "":
+		verdict = "interrupted"
 	}
 	fmt.Fprintf(w.W, "%s by %s: %s\n", head, first.Transport, verdict)
 	for i, s := range first.Steps {
@@ -167,15 +174,30 @@ func (w *checkupView) group(visits []*visit) {
 	if first.Failed == "" {
 		return
 	}
-	say := func(label, text string) {
+	general := func(text string) string {
 		if !one {
 			text = first.general(text)
 		}
-		fmt.Fprintln(w.W, w.words(label, harmless(text)))
+		return harmless(text)
 	}
-	say("  cause: ", first.Cause)
-	for _, text := range first.Mend {
-		say("  mend:  ", text)
+	fmt.Fprintln(w.W, w.words("  cause: ", general(first.Cause)))
+	for _, m := range first.Mend {
+		where := "  mend:  "
+		switch m.At {
+		case "":
+		case "here":
+			where += "here: "
+		default:
+			where += "on " + general(m.At) + ": "
+		}
+		if m.Run == "" {
+			fmt.Fprintln(w.W, w.words(where, general(m.Text)))
+			continue
+		}
+		fmt.Fprintln(w.W, where+general(m.Run)) // whole, however long it is: it is to be copied
+		if m.Text != "" {
+			fmt.Fprintln(w.W, w.words("           ", general(m.Text)))
+		}
 	}
 }
 

@@ -121,7 +121,14 @@ type destinations struct {
 }
 
 // destination is where a host leads to; what is not known, or none, is empty.
-type destination struct{ user, address, jump string }
+type destination struct {
+	user, address string
+	jump          string // the jump hosts as -J takes them, or proxied
+	hops          []sshconfig.Jump
+}
+
+// proxied is in place of jump hosts where ssh_config has a ProxyCommand.
+const proxied = "(ProxyCommand)"
 
 func (d *destinations) of(ctx context.Context, host transport.Host) (destination, error) {
 	switch host.Transport {
@@ -135,14 +142,14 @@ func (d *destinations) of(ctx context.Context, host transport.Host) (destination
 		if err != nil {
 			return destination{}, err
 		}
-		to := destination{user: s.User, address: hostPort(s.HostName, s.Port)}
+		to := destination{user: s.User, address: hostPort(s.HostName, s.Port), hops: s.ProxyJump}
 		var hops []string
 		for _, hop := range s.ProxyJump {
 			hops = append(hops, hop.String())
 		}
 		to.jump = strings.Join(hops, ",")
 		if s.ProxyCommand != "" {
-			to.jump = "(ProxyCommand)"
+			to.jump = proxied
 		}
 		return to, nil
 	}

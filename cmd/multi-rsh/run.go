@@ -172,8 +172,9 @@ func (p *plan) close() {
 	}
 }
 
-// plan selects the hosts and prepares all that must be there before any of them is touched.
-func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
+// plan selects the hosts and prepares all that must be there before any of them is touched. An error of check, which gets the hosts, comes before
+// anybody is asked for anything.
+func (e *env) plan(ctx context.Context, c *config, check func(*selection) error) (_ *plan, err error) {
 	p := &plan{}
 	defer func() {
 		if err != nil {
@@ -190,7 +191,7 @@ func (e *env) plan(ctx context.Context, c *config) (_ *plan, err error) {
 	if p.hosts, err = e.selectHosts(ctx, c); err != nil {
 		return nil, err
 	}
-	if err = c.policies.check(p.hosts.count); err != nil {
+	if err = check(p.hosts); err != nil {
 		return nil, err
 	}
 	if p.reach, err = e.transports(c, p.hosts); err != nil {
@@ -241,7 +242,7 @@ func (e *env) runHosts(c *config) (runner.Summary, error) {
 	}
 	var p *plan
 	err := e.before(signals, func(ctx context.Context) (err error) {
-		p, err = e.plan(ctx, c)
+		p, err = e.plan(ctx, c, func(hosts *selection) error { return c.policies.check(hosts.count) })
 		return err
 	})
 	if err != nil {

@@ -139,11 +139,21 @@ func quoteWords(words []string) string {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		if i > 0 && harmlessToShells(word) {
-			b.WriteString(word)
+		if i > 0 {
+			b.WriteString(quoteWord(word))
 		} else {
-			b.WriteString("'" + strings.ReplaceAll(word, "'", `'\''`) + "'")
+			b.WriteString(inQuotes(word))
 		}
 	}
 	return b.String()
 }
+
+// quoteWord is a word that is not the first of a command.
+func quoteWord(word string) string {
+	if harmlessToShells(word) {
+		return word
+	}
+	return inQuotes(word)
+}
+
+func inQuotes(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }

@@ -87,6 +87,13 @@ func (p *Progress) Event(e runner.Event) error {
 	return nil
 }
 
+// Expect tells of hosts that come in addition to those of Total.
+func (p *Progress) Expect(more int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Total += more
+}
+
 // leaves takes a host from those that are running. The caller holds the lock.
 func (p *Progress) leaves(seq int) {
 	if at := p.running[seq]; at != nil {

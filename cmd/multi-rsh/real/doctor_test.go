@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,7 +23,7 @@ import (
 // checkup is a host as "multi-rsh doctor --json" tells of it.
 type checkup struct {
 	Host, Transport, Outcome, Failed, Cause string
-	Mend                                    []string
+	Mend                                    []struct{ At, Run, Text string }
 	Steps                                   []struct {
 		Step, State, Note string
 		MS                *float64
@@ -83,7 +84,10 @@ func check(t *testing.T, found map[string]checkup, want map[string]wants) {
 	got := map[string]wants{}
 	for name, c := range found {
 		w := wants{c.steps(), c.Failed, want[name].says}
-		all := c.Cause + "\n" + strings.Join(c.Mend, "\n")
+		all := c.Cause + "\n"
+		for _, m := range c.Mend {
+			all += m.At + ": " + m.Run + "\n" + m.Text + "\n"
+		}
 		for _, text := range want[name].says {
 			if !strings.Contains(all, text) {
 				t.Errorf("%s: %q is not said:\n%s", name, text, all)
@@ -107,17 +111,24 @@ func check(t *testing.T, found map[string]checkup, want map[string]wants) {
 func TestDoctorRsh(t *testing.T) {
 	for _, daemon := range []rig.Daemon{rig.Redone, rig.Netkit} {
 		t.Run(string(daemon), func(t *testing.T) {
-			r := rig.New(t, rig.Config{Hosts: 2, Daemon: daemon})
+			r := rig.New(t, rig.Config{Hosts: 3, Daemon: daemon})
 			nameless := rig.New(t, rig.Config{Hosts: 1, Daemon: daemon, Nameless: true})
 			gone := rig.New(t, rig.Config{Hosts: 1, Daemon: daemon})
 			if err := gone.Hosts[0].SetLink(false); err != nil {
 				t.Fatal(err)
 			}
+			if out, err := r.Hosts[2].Command(t.Context(), "touch", "/etc/nologin").CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			noLogin := []string{"Authentication failure", "some rshds tell neither apart from .rhosts, nor /etc/nologin"}
+			if daemon == rig.Netkit {
+				noLogin = []string{"Logins currently disabled", "rm /etc/nologin /run/nologin"}
+			}
 			sshd := rig.New(t, rig.Config{SSH: rig.SSH{Server: rig.OpenSSH}})
-			h1, h2, without, down, closed := r.Hosts[0].Name, r.Hosts[1].Name, nameless.Hosts[0].Name, gone.Hosts[0].Name, sshd.Hosts[0].Name
+			h1, h2, h3, without, down, closed := r.Hosts[0].Name, r.Hosts[1].Name, r.Hosts[2].Name, nameless.Hosts[0].Name, gone.Hosts[0].Name, sshd.Hosts[0].Name
 
 			file := filepath.Join(t.TempDir(), "hosts")
-			lines := []string{h1, h2 + " user=" + rig.NoRhosts, without, down, closed, "nowhere.invalid", "no-route addr=192.0.2.1",
+			lines := []string{h1, h2 + " user=" + rig.NoRhosts, h3, without, down, closed, "nowhere.invalid", "no-route addr=192.0.2.1",
 				"translated addr=127.0.0.1 port=" + translated(t, r.Hosts[0].Addr(1).String()+":514")}
 			if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 				t.Fatal(err)
@@ -126,6 +137,7 @@ func TestDoctorRsh(t *testing.T) {
 			check(t, found, map[string]wants{
 				h1:                {rshSteps, "", nil},
 				h2:                {reached + " port-accepted reverse-name authorisation!", "authorisation", []string{".rhosts", "ctl root >>~" + rig.NoRhosts + "/.rhosts"}},
+				h3:                {reached + " port-accepted reverse-name authorisation!", "authorisation", noLogin},
 				without:           {reached + " port-accepted? reverse-name!", "reverse name", []string{"name", "echo '10.76.0.1 ctl' >>/etc/hosts"}},
 				down:              {"resolve route reserved-port connect!", "connect", []string{"ping"}},
 				closed:            {"resolve route reserved-port connect!", "connect", []string{"nobody listens on port 514", "systemctl enable --now rsh.socket"}},
@@ -240,7 +252,9 @@ func TestDoctorMisbehaving(t *testing.T) {
 		{"garbage", wants{reached + " port-accepted? reverse-name? authorisation!", "authorisation", []string{"ss -ltnp 'sport = :514'"}}},
 		{"close=leader", wants{rshUpTo("stderr-channel") + " command!", "command", []string{"login shell"}}},
 		{"stall=leader", wants{rshUpTo("stderr-channel") + " command!", "command", []string{"login shell", "--plain"}}},
-		{"close=trailer", wants{rshUpTo("command") + " status!", "status", nil}},
+		{"close=trailer", wants{rshUpTo("command") + " status!", "status", []string{"journalctl -n 50"}}},
+		{"error=Account expired.", wants{reached + " port-accepted reverse-name authorisation!", "authorisation", []string{"it is the user's account there", "chage -l root"}}},
+		{"late=30s", wants{reached + " port-accepted reverse-name authorisation stderr-channel!", "stderr channel", []string{"lets us in when it is asked for no stderr channel", "to ports 512-1023 of this machine"}}},
 		{"background", wants{rshUpTo("status") + " close!", "close", []string{"still holds the connection", ">/dev/null"}}},
 		{"neverclose", wants{rshUpTo("status") + " close!", "close", []string{"still holds the connection"}}},
 	}
@@ -256,7 +270,28 @@ func TestDoctorMisbehaving(t *testing.T) {
 		want[addr.String()] = s.wants
 		args = append(args, addr.String())
 	}
-	check(t, doctor(t, args...), want)
+	// One that is slow the first time, as with a name server that then knows the answer, is no case for a firewall's owner.
+	var asked atomic.Int32
+	slow := &rshtest.Server{SharedPorts: true, Behave: func(netip.AddrPort) rshtest.Behaviour {
+		if asked.Add(1) == 1 {
+			return rshtest.MustParseBehaviour("stall=handshake")
+		}
+		return rshtest.MustParseBehaviour("ok")
+	}}
+	if _, err := slow.Start("127.9.0.100:514"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slow.Close() })
+	want["127.9.0.100"] = wants{reached + " port-accepted? reverse-name!", "reverse name", []string{"answers when it is asked again", "--connect-timeout gives it more time"}}
+	found := doctor(t, append(args, "127.9.0.100")...)
+	check(t, found, want)
+	for _, c := range found {
+		for _, s := range c.Steps {
+			if s.State == "ok" && s.MS == nil && c.Failed == "stderr channel" && strings.Contains(c.Cause, "tried just now") && s.Note != "as asked without a stderr channel" {
+				t.Errorf("%s: %s: %q", c.Host, s.Step, s.Note)
+			}
+		}
+	}
 	silent := doctor(t, "-R", "rsh", "--merge", "--connect-timeout", "1", "127.9.0.5")
 	check(t, silent, map[string]wants{"127.9.0.5": {reached + " port-accepted? reverse-name!", "reverse name", []string{"its name server does not answer"}}})
 	if text := silent["127.9.0.5"].Cause; strings.Contains(text, "stderr") {
