@@ -16,13 +16,13 @@ var posixShells = [][]string{{"dash"}, {"bash"}, {"busybox", "sh"}, {"mksh"}, {"
 func TestQuoteWords(t *testing.T) {
 	printf, err := exec.LookPath("printf") // a program: it gets what the shell has made
 	if err != nil {
-		t.Skipf("%v; install coreutils", err)
+		t.Skipf("%v: apt-get install coreutils", err)
 	}
 	for _, shell := range posixShells {
 		t.Run(shell[0], func(t *testing.T) {
 			t.Parallel()
 			if _, err := exec.LookPath(shell[0]); err != nil {
-				t.Skipf("%v; install %s", err, shell[0])
+				t.Skipf("%v: apt-get install %s", err, shell[0])
 			}
 			// What a shell would take for its own, words that are long, each byte alone, and all of them.
 			words := []string{"", "-", "--", "-n", "~", "~root", "=ls", "a=b", "PATH=", "!!", "a!b", "#", "[a-z]*", "{a,b}", "{1..3}", "$(id)", "`id`", "$'a'", `"`, `''`, `\`, "a\n", "\n", "\r\n", "if", "%1", "\xff", "é",

@@ -255,7 +255,7 @@ func TestJumpFirst(t *testing.T) {
 
 func TestProxyCommand(t *testing.T) {
 	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("no bash here, whose /dev/tcp makes the ProxyCommand")
+		t.Skip("there is no bash, whose /dev/tcp makes the ProxyCommand: apt-get install bash")
 	}
 	h := newHome(t)
 	server := &sshtest.Server{Record: true}

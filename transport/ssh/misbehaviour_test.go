@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"strings"
 	"sync"
@@ -265,8 +266,11 @@ func nothingLeft(t testing.TB, tr *Transport, server netip.AddrPort) {
 func sockets(t testing.TB, server netip.AddrPort) string {
 	t.Helper()
 	table, err := rig.Sockets()
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("the sockets are counted in /proc, which only Linux has")
+	}
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	var left []string
 	for _, s := range table {

@@ -187,11 +187,11 @@ func show(peer *outcome, f func(*outcome) string) string {
 // a minute. What is there after two is a row of its own, and missed.
 func (tab *table) settle(left func() []rig.Socket) {
 	var busy []rig.Socket
-	for range 120 {
-		if busy = left(); len(busy) == 0 {
-			return
-		}
-		time.Sleep(time.Second)
+	if within(tab.t, 2*time.Minute, func() bool {
+		busy = left()
+		return len(busy) == 0
+	}) {
+		return
 	}
 	tab.add(false, "sockets of the rows above, two minutes later: they are there while the next row is measured", "0",
 		fmt.Sprint(len(busy), " ", states(busy)), "–")
@@ -310,8 +310,11 @@ func killNumbers(t *testing.T, tab *table, r *rig.Rig, on func(string) string) {
 	until(t, "640 sleeps", func() bool { return sleepers(t, r, "20") == 640 })
 	j.Process.Kill()
 	j.wait(t)
-	time.Sleep(time.Second)
-	left := controlReserved(t)
+	var left []rig.Socket
+	within(t, time.Second, func() bool {
+		left = controlReserved(t)
+		return len(left) == 0
+	})
 	tab.add(len(left) == 0, on("kill -9 amid 640 sessions, a second later: sockets on our reserved ports"), "0",
 		fmt.Sprint(len(left)), "not run")
 	until(t, "the commands have ended", func() bool { return sleepers(t, r, "20") == 0 })

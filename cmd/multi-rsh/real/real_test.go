@@ -176,7 +176,14 @@ func sleepers(t testing.TB, r *rig.Rig, n string) int {
 // until waits for a condition of other processes; a test that waits for more than a minute has failed.
 func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	if !within(t, time.Minute, condition) {
+		t.Fatalf("still not: %s", what)
+	}
+}
+
+// within says whether a condition of other processes came to hold in time.
+func within(t testing.TB, limit time.Duration, condition func() bool) bool {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -184,9 +191,10 @@ func until(t testing.TB, what string, condition func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("still not: %s", what)
+			return condition()
 		}
 	}
+	return true
 }
 
 // states counts sockets by state, for messages.

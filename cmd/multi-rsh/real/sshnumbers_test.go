@@ -323,7 +323,7 @@ func simulatedSSHNumbers(t *testing.T, tab *table) {
 	o = run(t, "multi-rsh", append([]string{"-p", "1000", "--connect-timeout", "1"}, append(login, "echo ok")...)...)
 	// A second: what the kernel has still in hand is gone then, and no TIME_WAIT or FIN_WAIT_2 is.
 	var left map[string]int
-	for end := time.Now().Add(time.Second); ; time.Sleep(50 * time.Millisecond) {
+	within(t, time.Second, func() bool {
 		sockets, err := rig.Sockets()
 		if err != nil {
 			t.Fatal(err)
@@ -334,10 +334,8 @@ func simulatedSSHNumbers(t *testing.T, tab *table) {
 				left[s.State]++
 			}
 		}
-		if len(left) == 0 || time.Now().After(end) {
-			break
-		}
-	}
+		return len(left) == 0
+	})
 	stop()
 	states := "0"
 	if len(left) > 0 {

@@ -228,7 +228,7 @@ for s in sorted(r.sources()):
 func TestClusterShellOracle(t *testing.T) {
 	nodeset, err := exec.LookPath("nodeset")
 	if err != nil {
-		t.Skip("nodeset is not there; install clustershell")
+		t.Skip("nodeset is not installed: apt-get install clustershell")
 	}
 	script, err := os.ReadFile(nodeset)
 	if err != nil {

@@ -83,7 +83,7 @@ func TestGendersBad(t *testing.T) {
 func TestGendersOracle(t *testing.T) {
 	nodeattr, err := exec.LookPath("nodeattr")
 	if err != nil {
-		t.Skip("nodeattr is not there; install genders")
+		t.Skip("nodeattr is not installed: apt-get install genders")
 	}
 	ask := func(args ...string) (string, error) {
 		out, err := exec.CommandContext(t.Context(), nodeattr, args...).Output()

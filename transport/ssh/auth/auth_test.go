@@ -288,7 +288,7 @@ func tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skipf("%s is needed (package openssh-client): %v", name, err)
+		t.Skipf("%s is not installed (%v): apt-get install openssh-client", name, err)
 	}
 	return path
 }
@@ -483,7 +483,7 @@ func TestFormats(t *testing.T) {
 // What openssl writes and ssh reads.
 func TestOpenSSLFormats(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skipf("openssl is needed: %v", err)
+		t.Skipf("openssl is not installed (%v): apt-get install openssl", err)
 	}
 	dir := t.TempDir()
 	bare := filepath.Join(dir, "bare")

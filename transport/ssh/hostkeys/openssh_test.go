@@ -177,7 +177,7 @@ func server(t testing.TB, key ssh.Signer) *net.TCPAddr {
 func TestSSH(t *testing.T) {
 	program := program(t, "ssh")
 	if testing.Short() {
-		t.Skip("it runs ssh(1) once for each row of the table, some 4 s")
+		t.Skip("it runs ssh(1) once for each row of the table, some 4 s: run this without -short")
 	}
 	version, _ := exec.Command(program, "-V").CombinedOutput()
 	if !bytes.HasPrefix(version, []byte("OpenSSH_9.")) {

@@ -156,7 +156,7 @@ func TestRevokedErrors(t *testing.T) {
 func TestRevokedSSH(t *testing.T) {
 	program := program(t, "ssh")
 	if testing.Short() {
-		t.Skip("it runs ssh(1) once for each row of the table, some 4 s")
+		t.Skip("it runs ssh(1) once for each row of the table, some 4 s: run this without -short")
 	}
 	for _, c := range revocations {
 		t.Run(c.what, func(t *testing.T) {

@@ -521,7 +521,7 @@ func TestForwardIsClosed(t *testing.T) {
 // A forwarded agent signs for a command on the host.
 func TestAgent(t *testing.T) {
 	if _, err := exec.LookPath("ssh-add"); err != nil {
-		t.Skip("needs ssh-add of OpenSSH's client: install openssh-client")
+		t.Skip("ssh-add is not installed: apt-get install openssh-client")
 	}
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -553,7 +553,7 @@ func TestAgent(t *testing.T) {
 func TestOpenSSH(t *testing.T) {
 	program, err := exec.LookPath("ssh")
 	if err != nil {
-		t.Skip("needs OpenSSH's client: install openssh-client")
+		t.Skip("ssh is not installed: apt-get install openssh-client")
 	}
 	dir := t.TempDir()
 	s := &Server{}
